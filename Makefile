@@ -1,0 +1,42 @@
+# Every target sets up what it needs in .venv, from a fresh clone on, and installs again only after a change to the
+# build. The install is editable: a change to a Python file counts at once.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+BUILD := pyproject.toml setup.py $(shell find csrc -name '*.cpp' -o -name '*.hpp')
+
+.DEFAULT_GOAL := help
+.PHONY: study test bench wheel lint clean help
+
+study: $(VENV)/.study ## run the study; figures and report.html go to pynn-study/ (ARGS="--quick" ...)
+	$(BIN)/pynn study $(ARGS)
+
+test: $(VENV)/.test ## run the tests (ARGS="-k affine" ...)
+	$(BIN)/pytest $(ARGS)
+
+bench: $(VENV)/.test ## benchmark pynn against NumPy, and against the peers that are installed
+	$(BIN)/pytest benchmarks $(ARGS)
+
+wheel: $(VENV)/.dev ## build the sdist, and the wheel from it, into dist/
+	$(BIN)/python -m build
+
+lint: $(VENV)/.dev ## ruff, clang-format and mypy
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	find csrc -name '*.[ch]pp' | xargs $(BIN)/clang-format --dry-run -Werror
+	$(BIN)/mypy
+
+clean: ## remove all that these targets made, but for pynn-study/
+	rm -rf $(VENV) build dist *.egg-info pynn/_core*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST)
+
+# One stamp per extra.
+$(VENV)/.study $(VENV)/.test $(VENV)/.dev: $(VENV)/.%: $(BUILD) | $(VENV)/bin/pip
+	$(BIN)/pip install --editable '.[$*]'
+	@touch $@
+
+$(VENV)/bin/pip:
+	$(PYTHON) -m venv $(VENV)

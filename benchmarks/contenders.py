@@ -1,0 +1,347 @@
+"""One class per contender. Its methods, named in the table of workloads, take the inputs and return the function to be
+timed, whose result NumPy can read; a contender that lacks a method, or returns None, sits that workload out.
+"""
+
+import os
+from functools import lru_cache, partial
+from importlib.util import find_spec
+from timeit import timeit
+
+import numpy as np
+
+import pynn
+from workloads import WORKLOADS
+
+ROUND = 0.02  # seconds that a round of calls lasts at least
+
+
+class Pynn:
+    """pynn, on a given instruction set or on the best one."""
+
+    lib, backend = pynn, "pynn"
+
+    def __init__(self, isa=None):
+        self.isa = isa
+
+    def activate(self):
+        pynn.use_backend(self.backend)
+        pynn.use_isa(self.isa or next(iter(pynn._core.isas())))
+
+    def affine(self, x, w, b, activation):
+        return partial(self.lib.affine, x, w, b, activation=activation)
+
+    def affine_backward(self, dy, x, w, b, activation):
+        y = self.lib.affine(x, w, b, activation=activation)
+        return partial(self.lib.affine_backward, dy, x, w, y, activation=activation)
+
+    def activation(self, name, x):
+        return partial(self.lib.ACTIVATIONS[name].forward, x)
+
+    def activation_backward(self, name, dy, x):
+        row = self.lib.ACTIVATIONS[name]
+        return partial(row.backward, dy, row.forward(x) if row.saves == "y" else x)
+
+    def normal(self, size, dtype):
+        rng, out = np.random.default_rng(0), np.empty(size, dtype)
+        return partial(pynn.random.normal, rng=rng, out=out)
+
+    def uniform(self, size, dtype):
+        rng, out = np.random.default_rng(0), np.empty(size, dtype)
+        return partial(pynn.random.uniform, rng=rng, out=out)
+
+    def training_step(self, x, t, params, lr):
+        sizes = [params[f"W{i}"].shape[1] for i in range(1, len(params) // 2 + 1)]
+        net = pynn.networks.MultiLayerNet(x.shape[1], sizes[:-1], sizes[-1])
+        for name, value in params.items():
+            net.params[name][...] = value
+        sgd = pynn.optimizers.SGD(lr)
+
+        def run():
+            sgd.update(net.params, net.gradient(x, t))
+            return net.params["W1"]
+
+        return run
+
+
+class Reference(Pynn):
+    """pynn.reference: the same calls in pure NumPy."""
+
+    lib, backend = pynn.reference, "numpy"
+
+
+class NumPy(Reference):
+    """What NumPy itself offers: the reference's formulas, and NumPy's own generator."""
+
+    def normal(self, size, dtype):
+        return partial(
+            np.random.default_rng(0).standard_normal, dtype=dtype, out=np.empty(size, dtype)
+        )
+
+    def uniform(self, size, dtype):
+        return partial(np.random.default_rng(0).random, dtype=dtype, out=np.empty(size, dtype))
+
+
+class Torch:
+    def __init__(self):
+        import torch
+
+        self.torch = torch
+        self.functions = {None: lambda x: x}
+        for name in pynn.ACTIVATIONS:
+            found = getattr(torch, name, None) or getattr(torch.nn.functional, name, None)
+            if found:
+                self.functions[name] = found
+
+    def inference(self, f, *arrays):
+        tensors = list(map(self.torch.from_numpy, arrays))
+
+        def run():
+            with self.torch.inference_mode():
+                return f(*tensors)
+
+        return run
+
+    def gradient(self, f, dy, *arrays):
+        leaves = [self.torch.from_numpy(a).requires_grad_() for a in arrays]
+        dy = self.torch.from_numpy(dy)
+        return partial(self.torch.autograd.grad, f(*leaves), leaves, dy, retain_graph=True)
+
+    def layer(self, activation):
+        f, addmm = self.functions.get(activation), self.torch.addmm
+        return f and (lambda x, w, b: f(addmm(b, x, w)))
+
+    def affine(self, x, w, b, activation):
+        f = self.layer(activation)
+        return f and self.inference(f, x, w, b)
+
+    def affine_backward(self, dy, x, w, b, activation):
+        f = self.layer(activation)
+        return f and self.gradient(f, dy, x, w, b)
+
+    def activation(self, name, x):
+        f = self.functions.get(name)
+        return f and self.inference(f, x)
+
+    def activation_backward(self, name, dy, x):
+        f = self.functions.get(name)
+        return f and self.gradient(f, dy, x)
+
+    def normal(self, size, dtype):
+        return self.torch.from_numpy(np.empty(size, dtype)).normal_
+
+    def uniform(self, size, dtype):
+        return self.torch.from_numpy(np.empty(size, dtype)).uniform_
+
+    def training_step(self, x, t, params, lr):
+        torch, relu = self.torch, self.torch.relu
+        x, t = torch.from_numpy(x), torch.from_numpy(t)
+        tensors = [torch.from_numpy(p).requires_grad_() for p in params.values()]
+        sgd = torch.optim.SGD(tensors, lr)
+
+        def run():
+            h = x
+            for w, b in zip(tensors[:-2:2], tensors[1:-2:2]):
+                h = relu(torch.addmm(b, h, w))
+            loss = torch.nn.functional.cross_entropy(torch.addmm(tensors[-1], h, tensors[-2]), t)
+            sgd.zero_grad()
+            loss.backward()
+            sgd.step()
+            return tensors[0].detach()
+
+        return run
+
+
+class Jax:
+    def __init__(self):
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+        import jax
+
+        self.jax = jax
+        self.functions = {None: lambda x: x}
+        for name in pynn.ACTIVATIONS:
+            found = getattr(jax.nn, name, None) or getattr(jax.numpy, name, None)
+            if found:
+                self.functions[name] = found
+
+    def call(self, f, *arguments):
+        f = self.jax.jit(f)
+        arguments = self.jax.tree.map(self.jax.numpy.asarray, arguments)
+        return lambda: self.jax.block_until_ready(f(*arguments))
+
+    def gradient(self, f, dy, *arrays):
+        _, pullback = self.jax.vjp(f, *map(self.jax.numpy.asarray, arrays))
+        return self.call(lambda pullback, dy: pullback(dy), pullback, dy)
+
+    def layer(self, activation):
+        f = self.functions.get(activation)
+        return f and (lambda x, w, b: f(x @ w + b))
+
+    def affine(self, x, w, b, activation):
+        f = self.layer(activation)
+        return f and self.call(f, x, w, b)
+
+    def affine_backward(self, dy, x, w, b, activation):
+        f = self.layer(activation)
+        return f and self.gradient(f, dy, x, w, b)
+
+    def activation(self, name, x):
+        f = self.functions.get(name)
+        return f and self.call(f, x)
+
+    def activation_backward(self, name, dy, x):
+        f = self.functions.get(name)
+        return f and self.gradient(f, dy, x)
+
+    def normal(self, size, dtype):
+        if dtype == np.float32:  # JAX's default is to have no float64
+            return self.call(partial(self.jax.random.normal, shape=(size,)), self.jax.random.key(0))
+
+    def uniform(self, size, dtype):
+        if dtype == np.float32:
+            return self.call(
+                partial(self.jax.random.uniform, shape=(size,)), self.jax.random.key(0)
+            )
+
+    def training_step(self, x, t, params, lr):
+        jax, jnp = self.jax, self.jax.numpy
+        x, t = jnp.asarray(x), jnp.asarray(t)
+        params = list(map(jnp.asarray, params.values()))
+
+        def loss(params):
+            h = x
+            for w, b in zip(params[:-2:2], params[1:-2:2]):
+                h = jax.nn.relu(h @ w + b)
+            log_p = jax.nn.log_softmax(h @ params[-2] + params[-1])
+            return -jnp.take_along_axis(log_p, t[:, None], 1).mean()
+
+        step = jax.jit(lambda params: [p - lr * g for p, g in zip(params, jax.grad(loss)(params))])
+
+        def run():
+            nonlocal params
+            params = jax.block_until_ready(step(params))
+            return params[0]
+
+        return run
+
+
+class OnnxRuntime:
+    """Forward only; the weights are constants of the model, as when it serves one."""
+
+    def __init__(self):
+        import onnx
+        import onnxruntime
+
+        self.onnx, self.ort = onnx, onnxruntime
+        camel = {name: name.title().replace("_", "") for name in pynn.ACTIVATIONS}
+        self.operators = {name: op for name, op in camel.items() if onnx.defs.has(op)}
+
+    def model(self, operators, x, **constants):
+        """Run x through operators, each of which takes the output of the one before and then its constants."""
+        make, array = self.onnx.helper, self.onnx.numpy_helper.from_array
+        nodes = [
+            make.make_node(op, [f"v{i}", *names], [f"v{i + 1}"])
+            for i, (op, *names) in enumerate(operators)
+        ]
+        ends = [
+            make.make_tensor_value_info(v, self.onnx.TensorProto.FLOAT, [None, None])
+            for v in ("v0", f"v{len(nodes)}")
+        ]
+        graph = make.make_graph(
+            nodes, "g", ends[:1], ends[1:], [array(v, k) for k, v in constants.items()]
+        )
+        model = make.make_model(graph, opset_imports=[make.make_opsetid("", 20)], ir_version=9)
+        session = self.ort.InferenceSession(
+            model.SerializeToString(), providers=["CPUExecutionProvider"]
+        )
+        return lambda: session.run(None, {"v0": x})[0]
+
+    def affine(self, x, w, b, activation):
+        if activation is None or activation in self.operators:
+            then = [(self.operators[activation],)] if activation else []
+            return self.model([("Gemm", "w", "b"), *then], x, w=w, b=b)
+
+    def activation(self, name, x):
+        if name in self.operators:
+            return self.model([(self.operators[name],)], x)
+
+
+class MklRandom:
+    """Intel MKL's generators; float64 only."""
+
+    def __init__(self):
+        import mkl_random
+
+        self.state = mkl_random.MKLRandomState(0)
+
+    def normal(self, size, dtype):
+        if dtype == np.float64:
+            return partial(self.state.standard_normal, size)
+
+    def uniform(self, size, dtype):
+        if dtype == np.float64:
+            return partial(self.state.random_sample, size)
+
+
+# Here, in this process: pynn on every instruction set that this CPU has, and the reference.
+ISAS = [name for name, state in pynn._core.isas().items() if state == "available"]
+LACKING = [name for name in pynn._core.isas() if name not in ISAS]
+LOCAL = {**{f"pynn {isa}": partial(Pynn, isa) for isa in ISAS}, "reference": Reference}
+# Each in a process of its own: name -> (class, modules that it needs).
+MODULES = {
+    "numpy": (NumPy, ["numpy"]),
+    "torch": (Torch, ["torch"]),
+    "jax": (Jax, ["jax"]),
+    "onnxruntime": (OnnxRuntime, ["onnx", "onnxruntime"]),
+    "mkl_random": (MklRandom, ["mkl_random"]),
+}
+PEERS = {name: make for name, (make, modules) in MODULES.items() if all(map(find_spec, modules))}
+CONTENDERS = {"pynn": Pynn, **LOCAL, **PEERS}
+
+
+def results(run):
+    """The result of a call as a list of arrays."""
+    result = run()
+    return [np.array(r) for r in (result if isinstance(result, tuple | list) else [result])]
+
+
+@lru_cache(maxsize=1)
+def expected(name):
+    """What pynn.reference says of a workload."""
+    reference = Reference()
+    reference.activate()
+    return results(getattr(reference, WORKLOADS[name].method)(**WORKLOADS[name].inputs()))
+
+
+def check(contender, name, run):
+    """The contender does the same work: the reference's values, or (its own stream of random numbers) the moments."""
+    method = WORKLOADS[name].method
+    if method in ("normal", "uniform") and type(contender) not in (Pynn, Reference):
+        mean, deviation = (0, 1) if method == "normal" else (0.5, 12**-0.5)
+        (sample,) = results(run)
+        limit = 5 * deviation / sample.size**0.5
+        assert abs(sample.mean() - mean) < limit and abs(sample.std() - deviation) < limit, name
+    else:
+        for a, b in zip(results(run), expected(name), strict=True):
+            np.testing.assert_allclose(a, b, 1e-5, 1e-6, err_msg=name)
+
+
+def prepare(contender, name):
+    """The function to be timed, checked, and the number of calls that make a round; None if it sits this one out."""
+    expected(name)  # first, since it switches the backend
+    if hasattr(contender, "activate"):
+        contender.activate()
+    run = getattr(contender, WORKLOADS[name].method, lambda **_: None)(**WORKLOADS[name].inputs())
+    if run is None:
+        return None
+    check(contender, name, run)
+    seconds = timeit(run, number=1)
+    if seconds < ROUND:
+        seconds = timeit(run, number=3) / 3
+    return run, max(1, int(ROUND / seconds))
+
+
+def measure(run, number):
+    """Seconds per call over a round. Before it, unless calls are long, caches and threads are warmed up."""
+    if number > 1:
+        timeit(run, number=1 + number // 4)
+    return timeit(run, number=number) / number

@@ -1,0 +1,57 @@
+"""pytest-benchmark's view: one group per workload, one test per contender."""
+
+import time
+from functools import lru_cache
+
+import pytest
+
+from contenders import LOCAL, PEERS, measure, prepare
+from worker import Worker
+from workloads import WORKLOADS
+
+SECONDS = 0.3  # for the rounds of one test; slow calls have three rounds all the same
+
+
+class Clock:
+    """Counts the time that contenders have measured, and nothing else."""
+
+    seconds = 0.0
+
+    def __call__(self):
+        return self.seconds
+
+
+clock = Clock()
+
+
+@lru_cache
+def worker(name):
+    return Worker(name)
+
+
+def measurer(contender, workload):
+    """Return the function that measures a round, or None."""
+    if contender in LOCAL:
+        job = prepare(LOCAL[contender](), workload)
+        return job and (lambda: measure(*job))
+    return worker(contender).measure if worker(contender).prepare(workload) else None
+
+
+@pytest.mark.parametrize("contender", [*LOCAL, *PEERS])
+@pytest.mark.parametrize(
+    "workload",
+    [pytest.param(w, marks=pytest.mark.benchmark(group=w, timer=clock)) for w in WORKLOADS],
+)
+def test_speed(benchmark, workload, contender):
+    one_round = measurer(contender, workload)
+    if one_round is None:
+        pytest.skip(f"{contender} has no such function")
+
+    def advance():
+        clock.seconds += one_round()
+
+    start = time.perf_counter()
+    if benchmark.enabled:
+        advance()  # the first round warms up and shows how long a round takes
+    rounds = int(SECONDS / (time.perf_counter() - start))
+    benchmark.pedantic(advance, rounds=min(15, max(3, rounds)))

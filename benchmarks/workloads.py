@@ -1,0 +1,100 @@
+"""THE table of workloads: a name, the contenders' method that does it, and the inputs, made anew from a fixed seed."""
+
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import pynn
+
+
+class Workload(NamedTuple):
+    """One row: `contender.<method>(**inputs())` gives the function that is timed."""
+
+    name: str
+    method: str
+    inputs: Callable[[], dict[str, Any]]
+
+
+def integers(rng, *shape):
+    """-2 ... 2 as float32: every sum of products is exact, so all orders of summation must agree to the bit."""
+    return rng.integers(-2, 3, shape).astype(np.float32)
+
+
+def affine(m, k, n, activation, backward=False):
+    rng = np.random.default_rng(0)
+    dy = {"dy": integers(rng, m, n)} if backward else {}
+    return dict(
+        x=integers(rng, m, k),
+        w=integers(rng, k, n),
+        b=integers(rng, n),
+        activation=activation,
+        **dy,
+    )
+
+
+def activation(name, *shape, backward=False):
+    rng = np.random.default_rng(0)
+    x = 3 * rng.standard_normal(shape, np.float32)
+    return dict(
+        name=name, x=x, **({"dy": rng.standard_normal(shape, np.float32)} if backward else {})
+    )
+
+
+def training_step(batch, *sizes):
+    """A batch, its labels, and He-initialized weights for a network of these layer sizes."""
+    rng = np.random.default_rng(0)
+    params = {}
+    for i, (n_in, n_out) in enumerate(pairwise(sizes), 1):
+        params[f"W{i}"] = rng.standard_normal((n_in, n_out), np.float32) * np.float32(
+            (2 / n_in) ** 0.5
+        )
+        params[f"b{i}"] = np.zeros(n_out, np.float32)
+    x = rng.standard_normal((batch, sizes[0]), np.float32)
+    return dict(x=x, t=rng.integers(0, sizes[-1], batch), params=params, lr=0.01)
+
+
+AFFINE = [
+    (1, 784, 100, "relu"),
+    (128, 100, 100, "relu"),
+    (128, 784, 100, "relu"),
+    (512, 1024, 1024, "relu"),
+    (512, 1024, 1024, None),
+]
+SHAPES = [(10, 100), (100, 1000), (10_000, 1000)]
+SIZES = {"1k": 1000, "1M": 1_000_000, "16M": 16_000_000}
+
+
+def rows():
+    for m, k, n, f in AFFINE:
+        name = f"{m}x{k}x{n}{f' {f}' if f else ''}"
+        yield f"affine {name}", "affine", partial(affine, m, k, n, f)
+        yield (
+            f"affine backward {name}",
+            "affine_backward",
+            partial(affine, m, k, n, f, backward=True),
+        )
+    for f in pynn.ACTIVATIONS:
+        for shape in SHAPES:
+            name = "x".join(map(str, shape))
+            yield f"{f} {name}", "activation", partial(activation, f, *shape)
+            yield (
+                f"{f} backward {name}",
+                "activation_backward",
+                partial(activation, f, *shape, backward=True),
+            )
+    for distribution in ("normal", "uniform"):
+        for dtype in ("float32", "float64"):
+            for name, size in SIZES.items():
+                inputs = partial(dict, size=size, dtype=np.dtype(dtype))
+                yield f"{distribution} {dtype} {name}", distribution, inputs
+    yield (
+        "training step 128x784-100-100-100-100-10",
+        "training_step",
+        partial(training_step, 128, 784, *[100] * 4, 10),
+    )
+
+
+WORKLOADS = {row[0]: Workload(*row) for row in rows()}

@@ -1,0 +1,28 @@
+// The affine map and its backward above the kernels: who packs what, and how the work is cut for the threads.
+#pragma once
+
+#include <cstddef>
+#include <optional>
+
+namespace pynn {
+
+// Read in place: strides in elements, at least one of them 1 (or the extent along the other one below 2).
+template <class T> struct MatrixView {
+    const T *data;
+    std::ptrdiff_t row, column;
+
+    MatrixView transposed() const { return {data, column, row}; }
+};
+
+// c = activation(a @ b + bias), c row-major; a is (m, k), b is (k, n), bias (n,) or nullptr.
+template <class T>
+void affine_forward(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, MatrixView<T> b, const T *bias,
+                    std::optional<std::size_t> activation, T *c, std::ptrdiff_t c_row);
+
+// dx = dz @ w.T (unless nullptr), dw = x.T @ dz, db = column sums of dz, all contiguous, where dz is the gradient before
+// the activation. x is (m, k), w is (k, n), dy and saved are (m, n) and contiguous.
+template <class T>
+void affine_backward(std::size_t m, std::size_t n, std::size_t k, const T *dy, MatrixView<T> x, MatrixView<T> w,
+                     const T *saved, std::optional<std::size_t> activation, T *dx, T *dw, T *db);
+
+} // namespace pynn

@@ -1,0 +1,57 @@
+// What the binding files share: NumPy's C API (imported once, in module.cpp), owned references, and error messages.
+#pragma once
+
+#define NPY_NO_DEPRECATED_API NPY_2_0_API_VERSION
+#define NPY_TARGET_VERSION NPY_2_0_API_VERSION
+#define PY_ARRAY_UNIQUE_SYMBOL pynn_array_api
+#define PY_UFUNC_UNIQUE_SYMBOL pynn_ufunc_api
+#ifndef PYNN_IMPORTS_NUMPY
+#define NO_IMPORT_ARRAY
+#define NO_IMPORT_UFUNC
+#endif
+
+#include <pybind11/pybind11.h>
+
+#include <numpy/arrayobject.h>
+#include <numpy/ufuncobject.h>
+
+#include <array>
+#include <string>
+
+#include "activations.hpp"
+
+namespace pynn {
+
+namespace py = pybind11;
+
+#define PYNN_NAME(name, ...) #name,
+inline constexpr std::array<const char *, activation_count> activation_names = {PYNN_ACTIVATIONS(PYNN_NAME)};
+#undef PYNN_NAME
+
+inline PyArrayObject *as_array(py::handle object) { return reinterpret_cast<PyArrayObject *>(object.ptr()); }
+
+// "(3, 4)"
+inline std::string shape_text(PyArrayObject *array) {
+    std::string text = "(";
+    for (int i = 0; i < PyArray_NDIM(array); ++i)
+        text += std::to_string(PyArray_DIM(array, i)) + (i + 1 < PyArray_NDIM(array) ? ", " : "");
+    return text + (PyArray_NDIM(array) == 1 ? ",)" : ")");
+}
+
+inline std::string text_of(py::handle object) { return py::str(object).cast<std::string>(); }
+inline std::string dtype_text(PyArrayObject *array) {
+    return text_of(reinterpret_cast<PyObject *>(PyArray_DESCR(array)));
+}
+
+// The new reference that a C call returned; its Python error if it returned none.
+template <class T> py::object owned(T *reference) {
+    if (reference == nullptr) throw py::error_already_set();
+    return py::reinterpret_steal<py::object>(reinterpret_cast<PyObject *>(reference));
+}
+
+void bind_activations(py::module_ &module);
+void bind_affine(py::module_ &module);
+void bind_random(py::module_ &module);
+void bind_runtime(py::module_ &module);
+
+} // namespace pynn

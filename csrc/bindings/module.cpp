@@ -1,0 +1,112 @@
+// The module pynn._core: threads, instruction sets, build information, and the families bound in their own files.
+#define PYNN_IMPORTS_NUMPY
+#include "bindings/bindings.hpp"
+
+#include "dispatch.hpp"
+#include "parallel.hpp"
+
+namespace pynn {
+namespace {
+
+int threads_argument(py::handle n) {
+    long long value = PyBool_Check(n.ptr()) ? -1 : PyLong_AsLongLong(owned(PyNumber_Index(n.ptr())).ptr());
+    if (PyErr_Occurred() != nullptr) {
+        if (!PyErr_ExceptionMatches(PyExc_OverflowError)) throw py::error_already_set();
+        PyErr_Clear();
+        value = -1;
+    }
+    if (value < 1 || value > max_threads)
+        throw py::value_error("n is " + text_of(n) + "; expected a number of threads from 1 to " +
+                              std::to_string(max_threads));
+    return static_cast<int>(value);
+}
+
+} // namespace
+
+void bind_runtime(py::module_ &module) {
+    module.def(
+        "set_num_threads", [](py::object n) { set_thread_count(threads_argument(n)); }, py::arg("n"),
+        R"(Set how many threads pynn's kernels use, the calling one included.
+
+Results never depend on it.
+
+Parameters
+----------
+n : int
+    From 1 to 256. The default is `PYNN_NUM_THREADS` if that environment variable is set, else the number of CPUs that
+    this process may use (affinity and cgroup quota).
+
+Raises
+------
+ValueError
+    If `n` is out of range.
+)");
+    module.def("get_num_threads", &thread_count, R"(Return how many threads pynn's kernels use, the calling one included.
+
+Returns
+-------
+int
+)");
+    module.def(
+        "use_isa", [](const std::string &name) { use_isa(name, "name"); }, py::arg("name"),
+        R"(Use the kernels of one instruction set from now on, on every thread.
+
+Results never depend on it; the speed does. The environment variable `PYNN_ISA` chooses at import.
+
+Parameters
+----------
+name : str
+    A name that `show_config` lists as available, such as "portable".
+
+Raises
+------
+ValueError
+    If the name is unknown or this CPU lacks the instruction set.
+)");
+    module.def("get_isa", [] { return active_kernels().name; }, R"(Return the name of the instruction set in use.
+
+Returns
+-------
+str
+)");
+    module.def("isas", [] {
+        py::dict sets;
+        for (const InstructionSet &set : instruction_sets())
+            sets[set.kernels->name] = set.supported() ? "available" : "not supported by this CPU";
+        return sets;
+    });
+    module.def("build_info", [] {
+        py::dict info;
+#if defined(__clang__)
+        info["compiler"] = "clang " __clang_version__;
+#else
+        info["compiler"] = "gcc " __VERSION__;
+#endif
+        info["affine_chunk"] = affine_chunk;
+        info["partial_results"] = partial_results;
+        return info;
+    });
+}
+
+} // namespace pynn
+
+static int import_numpy() {
+    import_array1(-1);
+    import_umath1(-1);
+    return 0;
+}
+
+PYBIND11_MODULE(_core, module) {
+    if (import_numpy() < 0) throw pybind11::error_already_set();
+    try {
+        pynn::set_thread_count(pynn::default_thread_count());
+        pynn::choose_isa();
+    } catch (const std::invalid_argument &error) {
+        throw pybind11::import_error(error.what());
+    }
+    module.doc() = "pynn's compiled core; use it through the package pynn.";
+    pynn::bind_runtime(module);
+    pynn::bind_activations(module);
+    pynn::bind_affine(module);
+    pynn::bind_random(module);
+}

@@ -1,0 +1,320 @@
+// fill and philox4x32. fill checks its operands, drops the GIL and hands runs of consecutive elements to the kernels, by
+// way of a small buffer where memory or stream are not consecutive.
+#include "bindings/bindings.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <limits>
+#include <optional>
+#include <vector>
+
+#include "dispatch.hpp"
+#include "distributions.hpp"
+#include "parallel.hpp"
+
+namespace pynn {
+namespace {
+
+constexpr std::size_t fill_grain = 1 << 13;
+constexpr std::size_t slice_length = 1 << 22; // elements between two looks at the clock
+constexpr std::chrono::milliseconds signal_interval(100);
+
+#define PYNN_ALLOWED(name, first, second, condition, words)                                                            \
+    template <class T> bool name##_allowed([[maybe_unused]] T first, [[maybe_unused]] T second) {                      \
+        [[maybe_unused]] constexpr T largest = std::numeric_limits<T>::max();                                          \
+        return condition;                                                                                              \
+    }
+PYNN_DISTRIBUTIONS(PYNN_ALLOWED)
+#undef PYNN_ALLOWED
+
+struct Row {
+    const char *name, *first, *second, *words;
+    bool (*float_allowed)(float, float);
+    bool (*double_allowed)(double, double);
+    bool allowed(float a, float b) const { return float_allowed(a, b); }
+    bool allowed(double a, double b) const { return double_allowed(a, b); }
+};
+#define PYNN_ROW(name, first, second, condition, words)                                                                \
+    Row{#name, #first, #second, words, name##_allowed<float>, name##_allowed<double>},
+constexpr Row rows[] = {PYNN_DISTRIBUTIONS(PYNN_ROW)};
+#undef PYNN_ROW
+
+std::size_t distribution_index(py::handle name) {
+    std::string known;
+    for (std::size_t i = 0; i < distribution_count; ++i) {
+        if (PyUnicode_Check(name.ptr()) && PyUnicode_CompareWithASCIIString(name.ptr(), rows[i].name) == 0) return i;
+        known += (i > 0 ? ", '" : "'") + std::string(rows[i].name) + "'";
+    }
+    const std::string message = "distribution is " + text_of(py::repr(name)) + "; expected one of " + known;
+    if (!PyUnicode_Check(name.ptr())) throw py::type_error(message);
+    throw py::value_error(message);
+}
+
+std::uint64_t whole_number(const std::string &name, py::handle object) {
+    if (!PyIndex_Check(object.ptr()))
+        throw py::type_error(name + " is a " + Py_TYPE(object.ptr())->tp_name + "; expected a whole number");
+    const unsigned long long value = PyLong_AsUnsignedLongLong(owned(PyNumber_Index(object.ptr())).ptr());
+    if (PyErr_Occurred() == nullptr) return value;
+    if (!PyErr_ExceptionMatches(PyExc_OverflowError)) throw py::error_already_set();
+    PyErr_Clear();
+    throw py::value_error(name + " is " + text_of(object) + "; expected a whole number from 0 to 2**64 - 1");
+}
+
+double real_number(const char *name, py::handle object) {
+    const double value = PyFloat_AsDouble(object.ptr());
+    if (PyErr_Occurred() == nullptr) return value;
+    if (PyErr_ExceptionMatches(PyExc_OverflowError)) { // an int that no double holds
+        PyErr_Clear();
+        return std::numeric_limits<double>::infinity();
+    }
+    if (!PyErr_ExceptionMatches(PyExc_TypeError)) throw py::error_already_set();
+    PyErr_Clear();
+    throw py::type_error(std::string(name) + " is " + text_of(py::repr(object)) + "; expected a real number");
+}
+
+struct Axis {
+    std::size_t size;
+    npy_intp step;            // between neighbours in memory, bytes
+    std::uint64_t index_step; // in the stream
+};
+
+// The axes of out that are longer than 1; none of them may lead to an element twice.
+std::vector<Axis> axes_of(py::handle out, std::uint64_t start, py::handle index_strides) {
+    PyArrayObject *array = as_array(out);
+    const int dimensions = PyArray_NDIM(array);
+    std::optional<py::object> given;
+    if (!index_strides.is_none()) {
+        if (!PySequence_Check(index_strides.ptr()))
+            throw py::type_error("index_strides is " + text_of(py::repr(index_strides)) +
+                                 "; expected a sequence of whole numbers");
+        given = owned(PySequence_Tuple(index_strides.ptr()));
+        if (PyTuple_GET_SIZE(given->ptr()) != dimensions)
+            throw py::value_error("index_strides has length " + std::to_string(PyTuple_GET_SIZE(given->ptr())) +
+                                  "; expected one for each axis of out, which has shape " + shape_text(array));
+    }
+    std::vector<Axis> axes;
+    std::uint64_t step = 1, last = start;
+    bool beyond = false;
+    for (int i = dimensions - 1; i >= 0; --i) {
+        const std::size_t size = static_cast<std::size_t>(PyArray_DIM(array, i));
+        if (given) step = whole_number("index_strides[" + std::to_string(i) + "]", PyTuple_GET_ITEM(given->ptr(), i));
+        if (size > 1) {
+            std::uint64_t reach;
+            beyond |= __builtin_mul_overflow(size - 1, step, &reach) || __builtin_add_overflow(last, reach, &last);
+            axes.push_back({size, PyArray_STRIDE(array, i), step});
+        }
+        if (!given) step *= size;
+    }
+    if (PyArray_SIZE(array) == 0) return {};
+    if (beyond) throw py::value_error("start and index_strides lead beyond the stream's last index, 2**64 - 1");
+    std::sort(axes.begin(), axes.end(), [](const Axis &a, const Axis &b) { return std::abs(a.step) < std::abs(b.step); });
+    npy_intp reach = PyArray_ITEMSIZE(array);
+    for (const Axis &axis : axes) {
+        if (std::abs(axis.step) < reach)
+            throw py::value_error("out has elements that share memory; expected one place for each element");
+        reach += static_cast<npy_intp>(axis.size - 1) * std::abs(axis.step);
+    }
+    return axes;
+}
+
+// Innermost first, by their step in the stream; axes that continue each other become one.
+std::vector<Axis> in_stream_order(std::vector<Axis> axes, npy_intp item_size) {
+    std::stable_sort(axes.begin(), axes.end(), [](const Axis &a, const Axis &b) {
+        return a.index_step - 1 < b.index_step - 1; // 0, which repeats values, comes last
+    });
+    std::vector<Axis> merged;
+    for (const Axis &axis : axes) {
+        if (!merged.empty()) {
+            Axis &inner = merged.back();
+            if (axis.step == inner.step * static_cast<npy_intp>(inner.size) &&
+                axis.index_step == inner.index_step * inner.size) {
+                inner.size *= axis.size;
+                continue;
+            }
+        }
+        merged.push_back(axis);
+    }
+    if (merged.empty()) merged.push_back({1, item_size, 1});
+    return merged;
+}
+
+template <class T> struct Filling {
+    void (*kernel)(T *, std::uint64_t, std::uint64_t, std::size_t, T, T);
+    char *data;
+    std::vector<Axis> axes; // innermost first
+    std::uint64_t key, start;
+    T first, second;
+
+    // Elements begin .. end - 1, counted along the axes.
+    void operator()(std::size_t begin, std::size_t end) const {
+        while (begin < end) {
+            char *to = data;
+            std::uint64_t index = start;
+            std::size_t rest = begin;
+            for (const Axis &axis : axes) {
+                const std::size_t i = rest % axis.size;
+                rest /= axis.size;
+                to += static_cast<npy_intp>(i) * axis.step;
+                index += i * axis.index_step;
+            }
+            const std::size_t count = std::min(axes[0].size - begin % axes[0].size, end - begin);
+            run(to, index, count);
+            begin += count;
+        }
+    }
+
+  private:
+    void run(char *to, std::uint64_t index, std::size_t count) const {
+        const auto [size, step, index_step] = axes[0];
+        if (step == sizeof(T) && index_step == 1) {
+            kernel(reinterpret_cast<T *>(to), key, index, count, first, second);
+            return;
+        }
+        constexpr std::size_t length = 512, sparse = 32; // few elements in a stretch of the stream: draw one by one
+        T buffer[length];
+        const std::size_t most = index_step - 1 < sparse ? length / index_step : 1;
+        while (count > 0) {
+            const std::size_t part = std::min(count, most);
+            kernel(buffer, key, index, (part - 1) * index_step + 1, first, second);
+            for (std::size_t i = 0; i < part; ++i, to += step) *reinterpret_cast<T *>(to) = buffer[i * index_step];
+            index += part * index_step;
+            count -= part;
+        }
+    }
+};
+
+template <class T>
+void fill_array(py::handle out, std::size_t distribution, std::uint64_t key, py::handle first, py::handle second,
+                std::uint64_t start, py::handle index_strides) {
+    const Row &row = rows[distribution];
+    const T a = static_cast<T>(real_number(row.first, first)), b = static_cast<T>(real_number(row.second, second));
+    if (!std::isfinite(a) || !std::isfinite(b) || !row.allowed(a, b))
+        throw py::value_error(std::string(row.first) + " is " + text_of(first) + " and " + row.second + " is " +
+                              text_of(second) + "; expected finite " + dtype_text(as_array(out)) + " numbers with " +
+                              row.words);
+    const std::vector<Axis> axes = axes_of(out, start, index_strides);
+    const std::size_t total = static_cast<std::size_t>(PyArray_SIZE(as_array(out)));
+    if (total == 0) return;
+    const Filling<T> filling{active_kernels_of<T>().fill[distribution], PyArray_BYTES(as_array(out)),
+                             in_stream_order(axes, sizeof(T)), key, start, a, b};
+    py::gil_scoped_release release;
+    auto checked = std::chrono::steady_clock::now();
+    for (std::size_t done = 0; done < total; done += slice_length) {
+        if (auto now = std::chrono::steady_clock::now(); now - checked > signal_interval) {
+            py::gil_scoped_acquire acquire;
+            if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+            checked = now;
+        }
+        parallel_for(std::min(slice_length, total - done), fill_grain,
+                     [&](std::size_t begin, std::size_t end) { filling(done + begin, done + end); });
+    }
+}
+
+void fill(py::object out, py::object distribution, py::object key, py::object first, py::object second, py::object start,
+          py::object index_strides) {
+    if (!PyArray_Check(out.ptr()))
+        throw py::type_error(std::string("out is a ") + Py_TYPE(out.ptr())->tp_name + "; expected a NumPy array");
+    PyArrayObject *array = as_array(out);
+    const bool single = PyArray_TYPE(array) == NPY_FLOAT;
+    if ((!single && PyArray_TYPE(array) != NPY_DOUBLE) || !PyArray_ISNOTSWAPPED(array))
+        throw py::type_error("out has dtype " + dtype_text(array) + "; expected float32 or float64 in native byte order");
+    if (!PyArray_ISALIGNED(array)) throw py::value_error("out is misaligned; expected an aligned array");
+    if (!PyArray_ISWRITEABLE(array)) throw py::value_error("out is read-only; expected a writeable array");
+    const std::size_t index = distribution_index(distribution);
+    (single ? fill_array<float> : fill_array<double>)(out, index, whole_number("key", key), first, second,
+                                                      whole_number("start", start), index_strides);
+}
+
+// Philox4x32-10 of Salmon, Moraes, Dror and Shaw (2011), one counter at a time.
+void philox_loop(char **operands, const npy_intp *dimensions, const npy_intp *steps, void *) {
+    for (npy_intp i = 0; i < dimensions[0]; ++i) {
+        auto operand = [&](int j, int word) -> std::uint32_t & {
+            return *reinterpret_cast<std::uint32_t *>(operands[j] + i * steps[j] + word * steps[3 + j]);
+        };
+        std::uint32_t c0 = operand(0, 0), c1 = operand(0, 1), c2 = operand(0, 2), c3 = operand(0, 3);
+        std::uint32_t k0 = operand(1, 0), k1 = operand(1, 1);
+        for (int round = 0; round < 10; ++round) {
+            const std::uint64_t p0 = std::uint64_t(0xD2511F53) * c0, p1 = std::uint64_t(0xCD9E8D57) * c2;
+            c0 = static_cast<std::uint32_t>(p1 >> 32) ^ c1 ^ k0;
+            c1 = static_cast<std::uint32_t>(p1);
+            c2 = static_cast<std::uint32_t>(p0 >> 32) ^ c3 ^ k1;
+            c3 = static_cast<std::uint32_t>(p0);
+            k0 += 0x9E3779B9;
+            k1 += 0xBB67AE85;
+        }
+        operand(2, 0) = c0, operand(2, 1) = c1, operand(2, 2) = c2, operand(2, 3) = c3;
+    }
+}
+PyUFuncGenericFunction philox_loops[] = {philox_loop};
+constexpr char philox_types[] = {NPY_UINT32, NPY_UINT32, NPY_UINT32};
+void *philox_data[] = {nullptr};
+
+const char *const philox_documentation = R"(The counter-based generator Philox4x32 with ten rounds.
+
+Parameters
+----------
+counter : array_like of uint32, shape (..., 4)
+    Word 0 is the lowest.
+key : array_like of uint32, shape (..., 2)
+    Broadcasts against `counter`, the last axis aside.
+out, axes, ... : optional
+    As for every generalized NumPy ufunc.
+
+Returns
+-------
+ndarray of uint32, shape (..., 4)
+    The block of random bits of each counter.
+
+Notes
+-----
+Source: Salmon, Moraes, Dror and Shaw (2011), Parallel random numbers: as easy as 1, 2, 3. The words are those of the
+library Random123; numpy.random.Philox is the 64-bit Philox4x64.
+)";
+
+const char *const fill_documentation = R"(Fill an array with elements of a random stream.
+
+Element i of a stream is a function of the key, the distribution with its parameters, the dtype and i: never of the
+shape, the threads, the instruction set or what else is drawn.
+
+Parameters
+----------
+out : ndarray of float32 or float64
+    Written in place; any strides, native byte order, aligned, no two elements in one place.
+distribution : str
+    "normal" or "uniform".
+key : int
+    The stream, 0 to 2**64 - 1.
+first, second : float
+    normal: mean (loc) and standard deviation (scale, not negative). uniform: the half-open range [low, high); low
+    alone where the two are equal.
+start : int, default 0
+    Index of the element that goes to out[0, ..., 0].
+index_strides : sequence of int, optional
+    By how much the index grows along each axis of `out`; none may be negative. The default is that of C order.
+
+Raises
+------
+TypeError
+    If `out` is no ndarray of float32 or float64, or a number is no number.
+ValueError
+    If `out` is read-only, misaligned or overlaps itself, or another argument is out of range.
+
+Notes
+-----
+A call that lasts answers Ctrl-C; `out` is then filled in part.
+)";
+
+} // namespace
+
+void bind_random(py::module_ &module) {
+    module.def("fill", &fill, py::arg("out"), py::arg("distribution"), py::arg("key"), py::arg("first"),
+               py::arg("second"), py::arg("start") = 0, py::arg("index_strides") = py::none(), fill_documentation);
+    module.attr("philox4x32") =
+        owned(PyUFunc_FromFuncAndDataAndSignature(philox_loops, philox_data, philox_types, 1, 2, 1, PyUFunc_None,
+                                                  "philox4x32", philox_documentation, 0, "(4),(2)->(4)"));
+}
+
+} // namespace pynn

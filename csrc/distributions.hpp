@@ -1,0 +1,156 @@
+// THE distribution table: one row (name, its two parameters and what they must satisfy) and one struct (random bits ->
+// values) each. The fill kernels, the binding's names and checks and pynn.random follow from the row.
+#ifndef PYNN_DISTRIBUTIONS_ROWS
+#define PYNN_DISTRIBUTIONS_ROWS
+
+#include <cstddef>
+
+// ROW(name, first parameter, second parameter, condition on finite parameters in the dtype of the values, the same in
+// words); largest is the largest finite value.
+#define PYNN_DISTRIBUTIONS(ROW)                                                                                        \
+    ROW(normal, loc, scale, scale >= 0, "scale >= 0")                                                                  \
+    ROW(uniform, low, high, low <= high && high - low <= largest, "low <= high and high - low finite")
+
+namespace pynn {
+
+#define PYNN_COUNT(...) +1
+inline constexpr std::size_t distribution_count = 0 PYNN_DISTRIBUTIONS(PYNN_COUNT);
+#undef PYNN_COUNT
+
+} // namespace pynn
+
+#endif
+
+// The structs, compiled once per instruction set. Draws come in pairs: two vectors of 32 (64) random bits per lane make
+// two vectors of floats (doubles).
+#if defined(PYNN_ISA) && !defined(PYNN_DISTRIBUTIONS_STRUCTS)
+#define PYNN_DISTRIBUTIONS_STRUCTS
+
+#include "simd/math.hpp"
+
+namespace pynn::PYNN_ISA {
+namespace {
+
+// The vector of unsigned integers with the lanes of V.
+template <class V> using uints = vec<typename integers<sizeof(element<V>)>::unsigned_type>;
+
+template <class V> struct Pair {
+    V first, second;
+};
+
+// u of Box-Muller's log, u = (a + 1/2) / 2^32 or (a / 2^11 + 1/2) / 2^53 with the division rounded down, and its angle, in
+// quarter turns from the nearest whole one. Polynomials are minimax; h = pi / 2, g = 2 - 2 m with m the reduced u.
+template <class T> struct NormalConstants;
+template <> struct NormalConstants<float> {
+    static constexpr int mantissa = 23;
+    static constexpr std::int32_t two_thirds = 0x3f2aaaab;
+    static constexpr float two_ln2 = 0x1.62e43p+0f;
+    static constexpr float h_high = 0x1.921fb6p+0f, h_low = -0x1.777a5cp-25f;
+    // sin(h y) / y - h and cos(h y) - 1, both over y^2, on |y| <= 1/2; 2^-28 and 2^-31 of sin and cos
+    static constexpr float sine[] = {-0x1.4abbcp-1f, 0x1.46607ep-4f, -0x1.2ddceap-8f};
+    static constexpr float cosine[] = {-0x1.3bd3ccp+0f, 0x1.03c1aep-2f, -0x1.55b148p-6f, 0x1.d47eaap-11f};
+    // (-2 log(1 - g / 2) - g) / g^2 on |g| <= 2/3; 2^-26.5 of the logarithm
+    static constexpr float log_tail[] = {0x1.0p-2f,       0x1.555502p-4f,  0x1.fffe84p-6f,  0x1.99d1fcp-7f, 0x1.55a76p-8f,
+                                         0x1.1ebdc4p-9f, 0x1.f25c6ap-11f, 0x1.1ed4bap-11f, 0x1.09355ep-12f};
+};
+template <> struct NormalConstants<double> {
+    static constexpr int mantissa = 52;
+    static constexpr std::int64_t two_thirds = 0x3fe5555555555555;
+    static constexpr double two_ln2 = 0x1.62e42fefa39efp+0;
+    static constexpr double h_high = 0x1.921fb54442d18p+0, h_low = 0x1.1a62633145c07p-54;
+    // the same; 2^-58 and 2^-61
+    static constexpr double sine[] = {-0x1.4abbce625be47p-1, 0x1.466bc67758dfcp-4,  -0x1.32d2cce33a86fp-8,
+                                      0x1.50783021fd1b7p-13, -0x1.e300abe49a42bp-19, 0x1.e4059353f82b4p-25};
+    static constexpr double cosine[] = {-0x1.3bd3cc9be45dep+0, 0x1.03c1f081b5a4fp-2,  -0x1.55d3c7e3bf5a8p-6,
+                                        0x1.e1f5067499b91p-11, -0x1.a6d1e138433f2p-16, 0x1.f9c3d354f20fcp-22,
+                                        -0x1.afee2a7aab1e7p-28};
+    // 4 (atanh(t) - t) / t^3 in t^2 with t = g / (4 - g), so that -2 log(1 - g / 2) = 4 atanh(t); 2^-62
+    static constexpr double log_tail[] = {0x1.555555555554fp+0, 0x1.999999999c1b5p-1, 0x1.24924921df090p-1,
+                                          0x1.c71c74954a3e1p-2, 0x1.745c496d4a8afp-2, 0x1.3b35f29454646p-2,
+                                          0x1.0dc82b1adfecdp-2, 0x1.1b997757a318dp-2};
+};
+
+template <class V> PYNN_INLINE V flip_sign(V v, ints<V> sign) { return as<V>(bits(v) ^ (sign & sign_bits<V>())); }
+
+// min(u, 1 - u), where `complement` is all ones if that is 1 - u: exact but for the rounding of 32 bits to a float
+PYNN_INLINE vec<float> distance_from_end(vec<std::int32_t> a, vec<std::int32_t> complement) {
+    return fma(convert<vec<float>>(a ^ complement), splat<vec<float>>(0x1p-32f), splat<vec<float>>(0x1p-33f));
+}
+PYNN_INLINE vec<double> distance_from_end(vec<std::int64_t> a, vec<std::int64_t> complement) {
+    vec<std::uint64_t> mantissa = (vec<std::uint64_t>)(a ^ complement) >> 11;
+    return (vec<double>)(mantissa | 0x3fe0000000000000u) - (0.5 - 0x1p-54);
+}
+// exponent * 2^mantissa as an integer vector -> scale * exponent + rest
+PYNN_INLINE vec<float> add_exponent(vec<std::int32_t> exponent, float scale, vec<float> rest) {
+    return fma(convert<vec<float>>(exponent), splat<vec<float>>(scale * 0x1p-23f), rest);
+}
+PYNN_INLINE vec<double> add_exponent(vec<std::int64_t> exponent, double scale, vec<double> rest) {
+    vec<std::uint64_t> shifted = (vec<std::uint64_t>)(exponent + (std::int64_t(64) << 52)) >> 52;
+    return fma((vec<double>)(shifted | 0x4330000000000000u) - 0x1.000000000004p+52, splat<vec<double>>(scale), rest);
+}
+// -2 log(1 - g / 2)
+PYNN_INLINE vec<float> minus_two_log(vec<float> g) {
+    return fma(g * g, polynomial(g, NormalConstants<float>::log_tail), g);
+}
+PYNN_INLINE vec<double> minus_two_log(vec<double> g) {
+    vec<double> t = g / (4 - g), square = t * t;
+    return fma(t, fma(square, polynomial(square, NormalConstants<double>::log_tail), g), g);
+}
+// The angle less the nearest whole number of quarter turns, in quarter turns: exact but for the float's rounding
+PYNN_INLINE vec<float> rest_of_angle(vec<std::uint32_t> b) {
+    return convert<vec<float>>((vec<std::int32_t>)((b << 2) | 2)) * 0x1p-32f;
+}
+PYNN_INLINE vec<double> rest_of_angle(vec<std::uint64_t> b) {
+    vec<std::uint64_t> mantissa = ((b << 2) + (std::uint64_t(1) << 63)) >> 12;
+    return (vec<double>)(mantissa | 0x3ff0000000000001u) - 1.5;
+}
+
+struct normal {
+    template <class V> static PYNN_INLINE Pair<V> draw(uints<V> a, uints<V> b, V loc, V scale) {
+        using I = ints<V>;
+        using C = NormalConstants<element<V>>;
+        constexpr int top = 8 * sizeof(element<V>) - 1;
+        // u = 2^exponent * m with 2/3 <= m < 4/3; near u = 1 its distance from 1 keeps g accurate
+        I complement = (I)a >> top;
+        V distance = flip_sign(distance_from_end((I)a, complement), complement);
+        V u = distance + as<V>(complement & bits(1 - V{}));
+        I exponent = (bits(u) - C::two_thirds) & -(element<I>(1) << C::mantissa);
+        V factor = as<V>(bits(-2 - V{}) - exponent); // -2 * 2^-exponent
+        V g = fma(distance, factor, as<V>(complement & bits(factor)) + 2);
+        V radius = sqrt(add_exponent(exponent, -C::two_ln2, minus_two_log(g)));
+
+        V y = rest_of_angle(b), square = y * y;
+        V sine = fma(y, splat<V>(C::h_high), y * fma(square, polynomial(square, C::sine), splat<V>(C::h_low)));
+        V cosine = fma(square, polynomial(square, C::cosine), 1 - V{});
+        I quarter = (I)(b + (element<uints<V>>(1) << (top - 2))); // its two highest bits: nearest whole quarter turn
+        auto odd = quarter + quarter < 0;
+        V x = flip_sign(select(odd, sine, cosine), (I)((uints<V>)quarter + (element<uints<V>>(1) << (top - 1))));
+        return {fma(scale, radius * x, loc), fma(scale, radius * flip_sign(select(odd, cosine, sine), quarter), loc)};
+    }
+};
+
+// The highest 24 (53) bits as a fraction in [0, 1)
+PYNN_INLINE vec<float> fraction(vec<std::uint32_t> r) {
+    return convert<vec<float>>((vec<std::int32_t>)(r >> 8)) * 0x1p-24f;
+}
+PYNN_INLINE vec<double> fraction(vec<std::uint64_t> r) {
+    vec<std::uint64_t> upper = (r << 1) >> 12, low = ~(vec<std::uint64_t>)((vec<std::int64_t>)r >> 63);
+    return (vec<double>)(upper | 0x3fe0000000000000u) - (vec<double>)(low & 0x3fe0000000000000u);
+}
+
+struct uniform {
+    template <class V> static PYNN_INLINE Pair<V> draw(uints<V> a, uints<V> b, V low, V high) {
+        // last: the next value below high; high itself where low is no less
+        V last = as<V>(select(high > 0, bits(high) - 1, select(high < 0, bits(high) + 1, sign_bits<V>() | 1)));
+        last = select(low < high, last, high);
+        V x = fma(fraction(a), high - low, low), y = fma(fraction(b), high - low, low);
+        return {select(x < last, x, last), select(y < last, y, last)};
+    }
+};
+
+} // namespace
+} // namespace pynn::PYNN_ISA
+
+#include "kernels/random.hpp"
+
+#endif

@@ -1,0 +1,64 @@
+// Kernels<T> and KernelTable: the function pointers that an instruction set offers and all that the rest of
+// pynn knows of it. Kernels loop over contiguous memory; they never allocate, throw, lock or know Python.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "activations.hpp"
+#include "distributions.hpp"
+
+namespace pynn {
+
+// Constants of the numerics contract (docs/numerics.md); changing one changes the bits of results.
+inline constexpr std::size_t affine_chunk = 256;   // length of an fma chain over k
+inline constexpr std::size_t partial_results = 16; // interleaved partial results of a row reduction
+
+// c[i, j] = activation(sum over k of a[i, k] * b[k, j] + bias[j]) on one block of rows and packed columns.
+template <class T> struct ProductBlock {
+    std::size_t rows, columns, depth;
+    const T *a;
+    std::ptrdiff_t a_row, a_column; // strides of a in elements; one of them is 1
+    const T *b;                     // panels made by pack_columns, or nullptr: read b in place
+    const T *b_in_place;            // row-major b with unit column stride
+    std::ptrdiff_t b_row;
+    T *c;
+    std::ptrdiff_t c_row;
+    const T *bias; // one per column or nullptr
+    T *workspace;  // product_workspace elements of this thread
+};
+
+template <class T> struct Kernels {
+    // Elementwise; in place is allowed where pointers are equal.
+    void (*forward[activation_count])(const T *x, T *y, std::size_t n);
+    void (*backward[activation_count])(const T *dy, const T *saved, T *dx, std::size_t n);
+    void (*fused_multiply_add)(const T *a, const T *b, const T *c, T *y, std::size_t n);
+
+    // One row each.
+    void (*softmax)(const T *x, T *y, std::size_t n);
+    void (*softmax_backward)(const T *dy, const T *y, T *dx, std::size_t n);
+
+    // Elements start .. start + n - 1 of the stream of a key.
+    void (*fill[distribution_count])(T *out, std::uint64_t key, std::uint64_t start, std::size_t n, T first, T second);
+
+    // affine
+    std::size_t tile_rows, panel_columns;
+    void (*pack_columns)(const T *b, std::ptrdiff_t b_row, std::ptrdiff_t b_column, std::size_t depth,
+                         std::size_t columns, T *panels); // columns <= panel_columns
+    std::size_t product_workspace;
+    void (*product)(const ProductBlock<T> &block);
+    void (*column_sums)(const T *x, std::ptrdiff_t x_row, std::size_t rows, std::size_t columns, T *sums);
+};
+
+struct KernelTable {
+    const char *name;
+    Kernels<float> float32;
+    Kernels<double> float64;
+
+    template <class T> const Kernels<T> &of() const;
+};
+
+template <> inline const Kernels<float> &KernelTable::of<float>() const { return float32; }
+template <> inline const Kernels<double> &KernelTable::of<double>() const { return float64; }
+
+} // namespace pynn

@@ -1,0 +1,204 @@
+// Matrix products by the contract's rule: per output, fma chains over chunks of k, chunk sums added in order, then the
+// bias. A micro-tile keeps rows x vectors of chains in registers; which tile computes an output never changes its bits.
+#pragma once
+
+#include "simd/vec.hpp"
+
+namespace pynn::PYNN_ISA {
+namespace {
+
+constexpr std::size_t block_tiles = 8; // row tiles whose part of a stays in the second-level cache
+
+template <class T> constexpr std::size_t panel_width = Tile<T>::vectors * width<T>;
+template <class T> constexpr std::size_t block_rows = block_tiles * Tile<T>::rows;
+template <class T> constexpr std::size_t product_workspace = affine_chunk * width<T>;
+
+template <class T> struct TileWork {
+    std::size_t depth; // at most affine_chunk
+    const T *a;
+    std::ptrdiff_t a_stride; // of rows, or of columns where rows have unit stride
+    const T *b;
+    std::ptrdiff_t b_stride;
+    T *c;
+    std::ptrdiff_t c_row;
+    const T *bias;     // nullptr before the last chunk
+    bool first;        // the first chunk: c is written, else added to
+    std::size_t lanes; // of the last vector that belong to c; b read in place gives the last lanes, packed b the first
+    std::size_t shift; // by how many columns the last vector of b begins early
+};
+
+// Transposed: a has unit stride along its rows; otherwise along its columns.
+template <class T, std::size_t Rows, std::size_t Vectors, bool Transposed> void tile(const TileWork<T> &work) {
+    using V = vec<T>;
+    V sum[Rows][Vectors];
+#pragma GCC unroll 16
+    for (std::size_t i = 0; i < Rows; ++i)
+#pragma GCC unroll 4
+        for (std::size_t j = 0; j < Vectors; ++j) sum[i][j] = V{};
+    const T *a = work.a, *b = work.b;
+    const std::ptrdiff_t a_stride = work.a_stride, b_stride = work.b_stride;
+    const std::ptrdiff_t last = static_cast<std::ptrdiff_t>((Vectors - 1) * width<T> - work.shift);
+    for (std::size_t k = work.depth; k > 0; --k) {
+        V column[Vectors];
+#pragma GCC unroll 4
+        for (std::size_t j = 0; j + 1 < Vectors; ++j) column[j] = load<V>(b + j * width<T>);
+        column[Vectors - 1] = load<V>(b + last);
+#pragma GCC unroll 16
+        for (std::size_t i = 0; i < Rows; ++i) {
+            V x = splat<V>(Transposed ? a[i] : a[static_cast<std::ptrdiff_t>(i) * a_stride]);
+#pragma GCC unroll 4
+            for (std::size_t j = 0; j < Vectors; ++j) sum[i][j] = fma(x, column[j], sum[i][j]);
+        }
+        a += Transposed ? a_stride : 1;
+        b += b_stride;
+    }
+    const bool whole = work.lanes == width<T>;
+#pragma GCC unroll 16
+    for (std::size_t i = 0; i < Rows; ++i) {
+        T *c = work.c + static_cast<std::ptrdiff_t>(i) * work.c_row;
+#pragma GCC unroll 4
+        for (std::size_t j = 0; j < Vectors; ++j) {
+            V value = sum[i][j];
+            const std::size_t at = j * width<T>;
+            if (j + 1 < Vectors || whole) {
+                if (!work.first) value = load<V>(c + at) + value;
+                if (work.bias != nullptr) value = value + load<V>(work.bias + at);
+                store(c + at, value);
+            } else {
+                if (!work.first) value = load_lanes<V>(c + at, work.shift, work.lanes) + value;
+                if (work.bias != nullptr) value = value + load_lanes<V>(work.bias + at, work.shift, work.lanes);
+                store_lanes(c + at, value, work.shift, work.lanes);
+            }
+        }
+    }
+}
+
+template <class T> using TileFunction = void (*)(const TileWork<T> &);
+
+// Few rows are made up for by more vectors, where b is read in place: enough chains to keep the fma units busy.
+constexpr std::size_t most_vectors = 8;
+template <class T> constexpr std::size_t vectors_of_tile(std::size_t rows) {
+    const std::size_t chains = Tile<T>::rows * Tile<T>::vectors, fit = chains / (rows + 1);
+    return fit <= Tile<T>::vectors ? Tile<T>::vectors : fit < most_vectors ? fit : most_vectors;
+}
+
+template <class T> struct Tiles {
+    TileFunction<T> of[Tile<T>::rows][most_vectors][2];
+
+    template <std::size_t Row, std::size_t Vectors> constexpr void add() {
+        of[Row - 1][Vectors - 1][0] = tile<T, Row, Vectors, false>;
+        if constexpr (Vectors <= Tile<T>::vectors) of[Row - 1][Vectors - 1][1] = tile<T, Row, Vectors, true>;
+        if constexpr (Vectors > 1)
+            add<Row, Vectors - 1>();
+        else if constexpr (Row > 1)
+            add<Row - 1, vectors_of_tile<T>(Row - 1)>();
+    }
+    constexpr Tiles() : of{} { add<Tile<T>::rows, vectors_of_tile<T>(Tile<T>::rows)>(); }
+};
+template <class T> constexpr Tiles<T> tiles{};
+
+// Columns of b as [k][column], the missing ones of the last vector 0.
+template <class T>
+void pack_columns(const T *b, std::ptrdiff_t b_row, std::ptrdiff_t b_column, std::size_t depth, std::size_t columns,
+                  T *panel) {
+    const std::size_t padded = (columns + width<T> - 1) / width<T> * width<T>;
+    if (b_column == 1) {
+        for (std::size_t k = 0; k < depth; ++k, b += b_row, panel += padded) {
+            std::size_t j = 0;
+            for (; j + width<T> <= columns; j += width<T>) store(panel + j, load<vec<T>>(b + j));
+            if (j < columns) store(panel + j, load_first<vec<T>>(b + j, columns - j, T(0)));
+        }
+        return;
+    }
+    for (std::size_t k = 0; k < depth; ++k, b += b_row, panel += padded)
+        for (std::size_t j = 0; j < padded; ++j)
+            panel[j] = j < columns ? b[static_cast<std::ptrdiff_t>(j) * b_column] : T(0);
+}
+
+// f(first row, rows) over tiles of nearly equal height
+template <class T, class F> PYNN_INLINE void for_row_tiles(std::size_t rows, F f) {
+    const std::size_t count = (rows + Tile<T>::rows - 1) / Tile<T>::rows;
+    std::size_t row = 0;
+    for (std::size_t t = 0; t < count; ++t) {
+        const std::size_t height = (rows - row + count - t - 1) / (count - t);
+        f(row, height);
+        row += height;
+    }
+}
+
+// rows <= block_rows
+template <class T> void product_rows(const ProductBlock<T> &block, std::size_t first_row, std::size_t rows) {
+    const T *a_rows = block.a + static_cast<std::ptrdiff_t>(first_row) * block.a_row;
+    const bool transposed = block.a_column != 1;
+    const std::size_t vectors_fit =
+        block.b == nullptr && !transposed && rows < Tile<T>::rows ? vectors_of_tile<T>(rows) : Tile<T>::vectors;
+    const std::size_t step = vectors_fit * width<T>;
+    std::size_t start = 0;
+    do { // at least once: depth 0 gives the bias
+        const std::size_t depth = block.depth - start < affine_chunk ? block.depth - start : affine_chunk;
+        const bool last = start + depth == block.depth;
+        const T *a = a_rows + static_cast<std::ptrdiff_t>(start) * block.a_column;
+        for (std::size_t column = 0; column < block.columns; column += step) {
+            const std::size_t left = block.columns - column;
+            const std::size_t columns = left < step ? left : step;
+            const std::size_t vectors = (columns + width<T> - 1) / width<T>;
+            TileWork<T> work;
+            work.depth = depth;
+            work.lanes = columns - (vectors - 1) * width<T>;
+            work.shift = 0;
+            work.first = start == 0;
+            work.bias = last && block.bias != nullptr ? block.bias + column : nullptr;
+            work.c_row = block.c_row;
+            work.b_stride = block.b_row;
+            if (block.b != nullptr) {
+                work.b_stride = static_cast<std::ptrdiff_t>(vectors * width<T>);
+                work.b = block.b + column * block.depth + start * vectors * width<T>;
+            } else {
+                work.b = block.b_in_place + static_cast<std::ptrdiff_t>(start) * block.b_row + column;
+                if (column + columns >= width<T>) {
+                    work.shift = width<T> - work.lanes;
+                } else { // a vector would read past the row, or before it
+                    pack_columns(work.b, block.b_row, 1, depth, columns, block.workspace);
+                    work.b = block.workspace;
+                    work.b_stride = width<T>;
+                }
+            }
+            for_row_tiles<T>(rows, [&](std::size_t row, std::size_t height) __attribute__((always_inline)) {
+                work.a = a + static_cast<std::ptrdiff_t>(row) * block.a_row;
+                work.a_stride = transposed ? block.a_column : block.a_row;
+                work.c = block.c + static_cast<std::ptrdiff_t>(first_row + row) * block.c_row + column;
+                tiles<T>.of[height - 1][vectors - 1][transposed](work);
+            });
+        }
+        start += depth;
+    } while (start < block.depth);
+}
+
+template <class T> void product_block(const ProductBlock<T> &block) {
+    for (std::size_t row = 0; row < block.rows; row += block_rows<T>)
+        product_rows(block, row, block.rows - row < block_rows<T> ? block.rows - row : block_rows<T>);
+}
+
+// The bias gradient: the same rule with ones in place of x, for up to panel_columns columns.
+template <class T>
+void column_sums(const T *x, std::ptrdiff_t x_row, std::size_t rows, std::size_t columns, T *sums) {
+    using V = vec<T>;
+    for (std::size_t j = 0; j < columns; j += width<T>) {
+        const std::size_t lanes = columns - j < width<T> ? columns - j : width<T>;
+        V total{};
+        const T *p = x + j;
+        for (std::size_t start = 0; start < rows; start += affine_chunk) {
+            const std::size_t end = rows - start < affine_chunk ? rows : start + affine_chunk;
+            V sum{};
+            if (lanes == width<T>)
+                for (std::size_t i = start; i < end; ++i, p += x_row) sum = sum + load<V>(p);
+            else
+                for (std::size_t i = start; i < end; ++i, p += x_row) sum = sum + load_first<V>(p, lanes, T(0));
+            total = start == 0 ? sum : total + sum;
+        }
+        store_first(sums + j, total, lanes);
+    }
+}
+
+} // namespace
+} // namespace pynn::PYNN_ISA

@@ -1,0 +1,171 @@
+// softmax of one row and its backward. Sums go into 16 interleaved partial results, added as a fixed tree; each
+// partial result carries twice the precision of the row.
+#pragma once
+
+#include "simd/math.hpp"
+#include "simd/vec.hpp"
+
+namespace pynn::PYNN_ISA {
+namespace {
+
+// Interleaved partial results: element i of a row goes to partial result i % 16.
+template <class T> struct PartialSums;
+
+template <> struct PartialSums<float> {
+    static constexpr std::size_t vectors = partial_results / width<double>;
+    vec<double> sum[vectors] = {};
+
+    using Half = vector_type<float, PYNN_VECTOR_BYTES / 2>::type;
+    // terms: 16 products of two floats each, exact in double
+    PYNN_INLINE void add_products(const float *a, const float *b) {
+        for (std::size_t j = 0; j < vectors; ++j) {
+            Half x, y;
+            __builtin_memcpy(&x, a + j * width<double>, sizeof x);
+            __builtin_memcpy(&y, b + j * width<double>, sizeof y);
+            sum[j] += convert<vec<double>>(x) * convert<vec<double>>(y);
+        }
+    }
+    PYNN_INLINE void total(double *high, double *low) const {
+        double s[partial_results];
+        for (std::size_t j = 0; j < vectors; ++j) store(s + j * width<double>, sum[j]);
+        for (std::size_t half = partial_results / 2; half > 0; half /= 2)
+            for (std::size_t j = 0; j < half; ++j) s[j] += s[j + half];
+        *high = s[0];
+        *low = 0;
+    }
+};
+
+template <> struct PartialSums<double> {
+    static constexpr std::size_t vectors = partial_results / width<double>;
+    vec<double> sum[vectors] = {}, error[vectors] = {};
+
+    PYNN_INLINE void add_products(const double *a, const double *b) {
+        using V = vec<double>;
+        for (std::size_t j = 0; j < vectors; ++j) {
+            V x = load<V>(a + j * width<double>), y = load<V>(b + j * width<double>);
+            V product = x * y;
+            Parts<V> s = two_sum(sum[j], product);
+            sum[j] = s.high;
+            error[j] += s.low + fma(x, y, -product);
+        }
+    }
+    PYNN_INLINE void total(double *high, double *low) const {
+        double s[partial_results], e[partial_results];
+        for (std::size_t j = 0; j < vectors; ++j) {
+            store(s + j * width<double>, sum[j]);
+            store(e + j * width<double>, error[j]);
+        }
+        for (std::size_t half = partial_results / 2; half > 0; half /= 2) {
+            for (std::size_t j = 0; j < half; ++j) {
+                double a = s[j], b = s[j + half], t = a + b, back = t - a;
+                s[j] = t;
+                e[j] += e[j + half] + ((a - (t - back)) + (b - back));
+            }
+        }
+        *high = s[0] + e[0];
+        *low = (s[0] - *high) + e[0];
+    }
+};
+
+template <class T> PYNN_INLINE void copy_padded(const T *x, std::size_t n, T padding, T *buffer) {
+    for (std::size_t i = 0; i < partial_results; ++i) buffer[i] = i < n ? x[i] : padding;
+}
+
+// f(block of 16, its length) over a row; the last block is a padded copy
+template <class T, class F> PYNN_INLINE void for_blocks(std::size_t n, F f) {
+    for (std::size_t i = 0; i < n; i += partial_results) f(i, n - i < partial_results ? n - i : partial_results);
+}
+
+template <class V> PYNN_INLINE V exp_of_difference(V x, V greatest) {
+    Parts<V> difference = two_sum(x, -greatest);
+    V low = select(difference.low == difference.low, difference.low, V{}); // infinities
+    low = select(difference.high < ExpConstants<element<V>>::least, V{}, low);
+    Exponential<V> e = exponential(difference.high, low);
+    return (e.scale + e.scale * (e.expm1.high + e.expm1.low)) * e.rest;
+}
+
+template <class T> void softmax_row(const T *x, T *y, std::size_t n) {
+    using V = vec<T>;
+    constexpr std::size_t vectors = partial_results / width<T> > 0 ? partial_results / width<T> : 1;
+    if (n == 0) return;
+    T greatest = x[0];
+    {
+        V m[vectors];
+        for (std::size_t j = 0; j < vectors; ++j) m[j] = splat<V>(greatest);
+        for_blocks<T>(n, [&](std::size_t i, std::size_t lanes) __attribute__((always_inline)) {
+            T buffer[partial_results];
+            const T *block = x + i;
+            if (lanes < partial_results) copy_padded(x + i, lanes, greatest, buffer), block = buffer;
+            for (std::size_t j = 0; j < vectors; ++j) {
+                V v = load<V>(block + j * width<T>);
+                m[j] = select(v > m[j], v, m[j]);
+            }
+        });
+        T lanes[partial_results];
+        for (std::size_t j = 0; j < vectors; ++j) store(lanes + j * width<T>, m[j]);
+        for (T value : lanes)
+            if (!(value <= greatest)) greatest = value;
+    }
+    PartialSums<T> sums;
+    T ones[partial_results];
+    for (T &one : ones) one = 1;
+    for_blocks<T>(n, [&](std::size_t i, std::size_t lanes) __attribute__((always_inline)) {
+        T buffer[partial_results];
+        bool partial = lanes < partial_results;
+        if (partial) copy_padded(x + i, lanes, -static_cast<T>(__builtin_inf()), buffer);
+        const T *block = partial ? buffer : x + i;
+        T *result = partial ? buffer : y + i;
+        for (std::size_t j = 0; j < vectors; ++j)
+            store(result + j * width<T>, exp_of_difference(load<V>(block + j * width<T>), splat<V>(greatest)));
+        sums.add_products(result, ones);
+        if (partial) __builtin_memcpy(y + i, buffer, lanes * sizeof(T));
+    });
+    double total, total_low;
+    sums.total(&total, &total_low);
+    V divisor = splat<V>(static_cast<T>(total));
+    V divisor_low = splat<V>(static_cast<T>((total - static_cast<double>(static_cast<T>(total))) + total_low));
+    for_blocks<T>(n, [&](std::size_t i, std::size_t lanes) __attribute__((always_inline)) {
+        T buffer[partial_results];
+        bool partial = lanes < partial_results;
+        if (partial) copy_padded(y + i, lanes, T(0), buffer);
+        T *block = partial ? buffer : y + i;
+        for (std::size_t j = 0; j < vectors; ++j) {
+            Parts<V> q = quotient<V>({load<V>(block + j * width<T>), V{}}, {divisor, divisor_low});
+            store(block + j * width<T>, q.high + q.low);
+        }
+        if (partial) __builtin_memcpy(y + i, buffer, lanes * sizeof(T));
+    });
+}
+
+template <class T> void softmax_backward_row(const T *dy, const T *y, T *dx, std::size_t n) {
+    using V = vec<T>;
+    constexpr std::size_t vectors = partial_results / width<T>;
+    PartialSums<T> sums;
+    for_blocks<T>(n, [&](std::size_t i, std::size_t lanes) __attribute__((always_inline)) {
+        T a[partial_results], b[partial_results];
+        bool partial = lanes < partial_results;
+        if (partial) copy_padded(dy + i, lanes, T(0), a), copy_padded(y + i, lanes, T(0), b);
+        sums.add_products(partial ? a : dy + i, partial ? b : y + i);
+    });
+    double dot, dot_low;
+    sums.total(&dot, &dot_low);
+    V high = splat<V>(static_cast<T>(dot));
+    V low = splat<V>(static_cast<T>((dot - static_cast<double>(static_cast<T>(dot))) + dot_low));
+    for_blocks<T>(n, [&](std::size_t i, std::size_t lanes) __attribute__((always_inline)) {
+        T a[partial_results], b[partial_results];
+        bool partial = lanes < partial_results;
+        if (partial) copy_padded(dy + i, lanes, T(0), a), copy_padded(y + i, lanes, T(0), b);
+        const T *gradient = partial ? a : dy + i, *output = partial ? b : y + i;
+        T *result = partial ? a : dx + i;
+        for (std::size_t j = 0; j < vectors; ++j) {
+            Parts<V> difference = two_sum(load<V>(gradient + j * width<T>), -high);
+            V rest = difference.low - low;
+            V inner = difference.high + select(rest == rest, rest, V{});
+            store(result + j * width<T>, load<V>(output + j * width<T>) * inner);
+        }
+        if (partial) __builtin_memcpy(dx + i, a, lanes * sizeof(T));
+    });
+}
+
+} // namespace
+} // namespace pynn::PYNN_ISA

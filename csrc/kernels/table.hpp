@@ -1,0 +1,49 @@
+// Gathers the kernels of one instruction set into its KernelTable.
+#pragma once
+
+#include "kernels.hpp"
+
+#include "activations.hpp"
+#include "distributions.hpp"
+#include "kernels/affine.hpp"
+#include "kernels/elementwise.hpp"
+#include "kernels/softmax.hpp"
+
+namespace pynn::PYNN_ISA {
+namespace {
+
+#define PYNN_FORWARD(name, ...) forward_loop<PYNN_ISA::name, T>,
+#define PYNN_BACKWARD(name, ...) backward_loop<PYNN_ISA::name, T>,
+#define PYNN_FILL(name, ...) fill_loop<PYNN_ISA::name, T>,
+template <class T>
+constexpr Kernels<T> kernels = {
+    {PYNN_ACTIVATIONS(PYNN_FORWARD)},
+    {PYNN_ACTIVATIONS(PYNN_BACKWARD)},
+    fma_loop<T>,
+    softmax_row<T>,
+    softmax_backward_row<T>,
+    {PYNN_DISTRIBUTIONS(PYNN_FILL)},
+    Tile<T>::rows,
+    Tile<T>::vectors * width<T>,
+    pack_columns<T>,
+    product_workspace<T>,
+    product_block<T>,
+    column_sums<T>,
+};
+#undef PYNN_FORWARD
+#undef PYNN_BACKWARD
+#undef PYNN_FILL
+
+} // namespace
+} // namespace pynn::PYNN_ISA
+
+// The one symbol of an instruction set's object file.
+#define PYNN_STRING_(x) #x
+#define PYNN_STRING(x) PYNN_STRING_(x)
+#define PYNN_PASTE_(a, b) a##b
+#define PYNN_PASTE(a, b) PYNN_PASTE_(a, b)
+namespace pynn {
+extern const KernelTable PYNN_PASTE(PYNN_ISA, _table);
+constexpr KernelTable PYNN_PASTE(PYNN_ISA, _table) = {PYNN_STRING(PYNN_ISA), PYNN_ISA::kernels<float>,
+                                                      PYNN_ISA::kernels<double>};
+} // namespace pynn

@@ -1,0 +1,79 @@
+// A few blocks kept per thread: a call in steady state asks the system for nothing.
+#include "memory.hpp"
+
+#include <cstdint>
+#include <cstdlib>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+namespace pynn::detail {
+namespace {
+
+constexpr std::size_t huge_page = std::size_t(2) << 20;
+constexpr std::size_t most_kept = std::size_t(64) << 20; // a larger block goes back at once
+constexpr int blocks_kept = 4;
+
+struct alignas(cache_line) Header {
+    std::size_t bytes;
+};
+
+Header *allocate(std::size_t bytes) {
+    if (bytes > SIZE_MAX / 2) throw std::bad_alloc();
+    std::size_t alignment = bytes >= huge_page ? huge_page : cache_line;
+    std::size_t total = (sizeof(Header) + bytes + alignment - 1) / alignment * alignment;
+    void *memory = std::aligned_alloc(alignment, total);
+    if (memory == nullptr) throw std::bad_alloc();
+#if defined(__linux__)
+    if (alignment == huge_page) madvise(memory, total, MADV_HUGEPAGE);
+#endif
+    return new (memory) Header{total - sizeof(Header)};
+}
+
+struct Cache {
+    Header *blocks[blocks_kept] = {};
+    ~Cache() {
+        for (Header *block : blocks) std::free(block);
+    }
+};
+thread_local Cache cache;
+
+} // namespace
+
+void *take_scratch(std::size_t bytes) {
+    Header **best = nullptr;
+    for (Header *&block : cache.blocks)
+        if (block != nullptr && block->bytes >= bytes && (best == nullptr || block->bytes < (*best)->bytes)) best = &block;
+    Header *block;
+    if (best != nullptr) {
+        block = *best;
+        *best = nullptr;
+    } else {
+        block = allocate(bytes);
+    }
+    return block + 1;
+}
+
+void give_back_scratch(void *memory) noexcept {
+    if (memory == nullptr) return;
+    Header *block = static_cast<Header *>(memory) - 1;
+    if (block->bytes <= most_kept) {
+        Header **smallest = &cache.blocks[0];
+        for (Header *&kept : cache.blocks) {
+            if (kept == nullptr) {
+                kept = block;
+                return;
+            }
+            if (kept->bytes < (*smallest)->bytes) smallest = &kept;
+        }
+        if ((*smallest)->bytes < block->bytes) {
+            Header *swapped = *smallest;
+            *smallest = block;
+            block = swapped;
+        }
+    }
+    std::free(block);
+}
+
+} // namespace pynn::detail

@@ -1,0 +1,216 @@
+// The thread pool. One job runs at a time; a caller that finds it taken does its work alone, with the same results.
+#include "parallel.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <cstdlib>
+#include <fstream>
+#include <mutex>
+#include <new>
+#include <stdexcept>
+#include <string>
+#include <thread>
+
+#if defined(__linux__)
+#include <sched.h>
+#endif
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#endif
+
+#include "simd/environment.hpp"
+
+namespace pynn {
+namespace {
+
+inline void relax() noexcept {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+constexpr int chunks_per_thread = 4;   // enough for a free thread to take over from a slow one
+constexpr int worker_spins = 2000;     // some 20 to 60 microseconds awake for the next job, then sleep
+constexpr int caller_spins = 20000;
+
+// One 64-bit word, the ticket, holds how many workers may help (high half) and how many chunks nobody has taken yet (low
+// half). Whoever takes a chunk by compare-and-swap knows that its job stands until that chunk is done, so the job's fields
+// may be read.
+class Pool {
+  public:
+    void run(std::size_t n, std::size_t grain, int threads, detail::Work work, void *context) {
+        start_workers(threads - 1);
+        std::size_t chunk = std::max(grain, (n + threads * chunks_per_thread - 1) / (threads * chunks_per_thread));
+        std::size_t chunks = (n + chunk - 1) / chunk;
+        work_ = work;
+        context_ = context;
+        n_ = n;
+        chunk_ = chunk;
+        chunks_ = static_cast<std::uint32_t>(chunks);
+        pending_.store(static_cast<std::uint32_t>(chunks), std::memory_order_relaxed);
+        ticket_.store(static_cast<std::uint64_t>(threads - 1) << 32 | chunks, std::memory_order_seq_cst);
+        if (sleepers_.load(std::memory_order_seq_cst) > 0) {
+            { std::lock_guard<std::mutex> lock(mutex_); }
+            std::size_t wanted = std::min<std::size_t>(chunks - 1, static_cast<std::size_t>(threads - 1));
+            if (wanted == 1)
+                wake_.notify_one();
+            else
+                wake_.notify_all();
+        }
+        while (take_chunk(0)) {
+        }
+        for (int i = 0; pending_.load(std::memory_order_acquire) != 0; ++i) {
+            if (i < caller_spins) {
+                relax();
+            } else {
+                std::unique_lock<std::mutex> lock(mutex_);
+                caller_waits_.store(true, std::memory_order_seq_cst);
+                done_.wait(lock, [this] { return pending_.load(std::memory_order_seq_cst) == 0; });
+                caller_waits_.store(false, std::memory_order_relaxed);
+            }
+        }
+    }
+
+    std::mutex busy; // held by the caller whose job runs
+
+  private:
+    bool take_chunk(int slot) {
+        std::uint64_t ticket = ticket_.load(std::memory_order_acquire);
+        do {
+            if (!has_work(ticket, slot)) return false;
+        } while (!ticket_.compare_exchange_weak(ticket, ticket - 1, std::memory_order_acq_rel));
+        std::size_t index = chunks_ - static_cast<std::uint32_t>(ticket & 0xffffffffu);
+        std::size_t begin = index * chunk_, end = std::min(n_, begin + chunk_);
+        {
+            StandardEnvironment environment;
+            work_(context_, begin, end, slot);
+        }
+        if (pending_.fetch_sub(1, std::memory_order_seq_cst) == 1 && caller_waits_.load(std::memory_order_seq_cst)) {
+            { std::lock_guard<std::mutex> lock(mutex_); }
+            done_.notify_one();
+        }
+        return true;
+    }
+
+    void start_workers(int wanted) {
+        while (workers_ < wanted) {
+            int slot = ++workers_;
+            try {
+                std::thread([this, slot] { serve(slot); }).detach();
+            } catch (const std::exception &) { // no more threads to be had: work with those there are
+                --workers_;
+                return;
+            }
+        }
+    }
+
+    void serve(int slot) {
+        for (;;) {
+            while (take_chunk(slot)) {
+            }
+            for (int i = 0; i < worker_spins && !has_work(ticket_.load(std::memory_order_relaxed), slot); ++i) relax();
+            if (!has_work(ticket_.load(std::memory_order_relaxed), slot)) {
+                std::unique_lock<std::mutex> lock(mutex_);
+                sleepers_.fetch_add(1, std::memory_order_seq_cst);
+                wake_.wait(lock, [this, slot] { return has_work(ticket_.load(std::memory_order_seq_cst), slot); });
+                sleepers_.fetch_sub(1, std::memory_order_relaxed);
+            }
+        }
+    }
+
+    static bool has_work(std::uint64_t ticket, int slot) noexcept {
+        return static_cast<std::uint32_t>(ticket) != 0 && static_cast<std::uint64_t>(slot) <= ticket >> 32;
+    }
+
+    std::mutex mutex_;
+    std::condition_variable wake_, done_;
+    alignas(64) std::atomic<std::uint64_t> ticket_{0};
+    alignas(64) std::atomic<std::uint32_t> pending_{0};
+    std::atomic<int> sleepers_{0};
+    std::atomic<bool> caller_waits_{false};
+    int workers_ = 0;
+    detail::Work work_ = nullptr;
+    void *context_ = nullptr;
+    std::size_t n_ = 0, chunk_ = 0;
+    std::uint32_t chunks_ = 0;
+};
+
+std::atomic<int> current_threads{0};
+
+// Lives for ever: detached workers may outlast every static object.
+Pool *pool = nullptr;
+
+#if defined(__unix__) || defined(__APPLE__)
+// A forked child has no workers, and its copy of the pool may be in any state: it starts a new one.
+void forget_pool() { pool = new Pool; }
+#endif
+
+int cpus_allowed() {
+#if defined(__linux__)
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
+#endif
+    return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+int cpus_in_quota(int cpus) {
+    std::ifstream file("/sys/fs/cgroup/cpu.max");
+    std::string quota;
+    double period = 0;
+    if (file >> quota >> period && quota != "max" && period > 0) {
+        double allowed = std::strtod(quota.c_str(), nullptr) / period;
+        if (allowed > 0) return std::max(1, std::min(cpus, static_cast<int>(allowed + 0.999)));
+    }
+    return cpus;
+}
+
+} // namespace
+
+int default_thread_count() {
+    if (const char *text = std::getenv("PYNN_NUM_THREADS"); text != nullptr && *text != '\0') {
+        char *end = nullptr;
+        long n = std::strtol(text, &end, 10);
+        if (*end != '\0' || n < 1 || n > max_threads)
+            throw std::invalid_argument("PYNN_NUM_THREADS is '" + std::string(text) + "'; expected a whole number from 1 to " +
+                                        std::to_string(max_threads));
+        return static_cast<int>(n);
+    }
+    return std::min(max_threads, cpus_in_quota(cpus_allowed()));
+}
+
+int thread_count() noexcept { return current_threads.load(std::memory_order_relaxed); }
+
+void set_thread_count(int n) {
+    if (n < 1 || n > max_threads)
+        throw std::invalid_argument("n is " + std::to_string(n) + "; expected a number of threads from 1 to " +
+                                    std::to_string(max_threads));
+    if (pool == nullptr) {
+        pool = new Pool;
+#if defined(__unix__) || defined(__APPLE__)
+        pthread_atfork(nullptr, nullptr, forget_pool);
+#endif
+    }
+    current_threads.store(n, std::memory_order_relaxed);
+}
+
+namespace detail {
+
+void run_parallel(std::size_t n, std::size_t grain, int threads, Work work, void *context) {
+    if (n == 0) return;
+    if (threads > 1 && n > grain) {
+        std::unique_lock<std::mutex> lock(pool->busy, std::try_to_lock);
+        if (lock.owns_lock()) {
+            pool->run(n, std::max<std::size_t>(grain, 1), threads, work, context);
+            return;
+        }
+    }
+    StandardEnvironment environment;
+    work(context, 0, n, 0);
+}
+
+} // namespace detail
+} // namespace pynn

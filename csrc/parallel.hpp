@@ -1,0 +1,39 @@
+// parallel_for(n, grain, f): the only place that knows threads. A small pool whose free threads take chunks of work;
+// the caller works too and waits for nobody who has not begun, so a busy neighbour does not stall it.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <type_traits>
+
+namespace pynn {
+
+int thread_count() noexcept;
+void set_thread_count(int n); // 1 .. max_threads
+inline constexpr int max_threads = 256;
+inline constexpr std::size_t elementwise_grain = 16384; // elements that keep a thread busy for several microseconds
+int default_thread_count(); // PYNN_NUM_THREADS, else the CPUs this process may use (affinity, cgroup quota)
+
+namespace detail {
+using Work = void (*)(void *context, std::size_t begin, std::size_t end, int slot);
+void run_parallel(std::size_t n, std::size_t grain, int threads, Work work, void *context);
+} // namespace detail
+
+// Calls f(begin, end, slot) for consecutive parts of 0 .. n, each at least grain long but the last, on at most so many
+// threads. slot is below threads and no two parts that run at once share it. f must not throw.
+template <class F> void parallel_for_slots(std::size_t n, std::size_t grain, int threads, F &&f) {
+    using Function = std::remove_reference_t<F>;
+    detail::run_parallel(
+        n, grain, threads,
+        [](void *context, std::size_t begin, std::size_t end, int slot) {
+            (*static_cast<Function *>(context))(begin, end, slot);
+        },
+        const_cast<void *>(static_cast<const void *>(std::addressof(f))));
+}
+
+// The same for f(begin, end) on thread_count() threads.
+template <class F> void parallel_for(std::size_t n, std::size_t grain, F &&f) {
+    parallel_for_slots(n, grain, thread_count(), [&f](std::size_t begin, std::size_t end, int) { f(begin, end); });
+}
+
+} // namespace pynn

@@ -1,0 +1,28 @@
+// Operations of AVX-512 that have no operator of their own. Masked forms with all lanes on: GCC 12 warns of the
+// undefined lanes that the plain ones start from, and compiles both alike.
+#pragma once
+
+#include "simd/vec.hpp"
+
+namespace pynn::PYNN_ISA {
+namespace {
+
+PYNN_INLINE vec<float> fma(vec<float> a, vec<float> b, vec<float> c) { return _mm512_fmadd_ps(a, b, c); }
+PYNN_INLINE vec<double> fma(vec<double> a, vec<double> b, vec<double> c) { return _mm512_fmadd_pd(a, b, c); }
+PYNN_INLINE vec<float> sqrt(vec<float> v) { return _mm512_maskz_sqrt_ps(0xffff, v); }
+PYNN_INLINE vec<double> sqrt(vec<double> v) { return _mm512_maskz_sqrt_pd(0xff, v); }
+// Products of the low 32 bits of each 64-bit lane.
+PYNN_INLINE vec<std::uint64_t> mul_low(vec<std::uint64_t> a, vec<std::uint64_t> b) {
+    return (vec<std::uint64_t>)_mm512_maskz_mul_epu32(0xff, (__m512i)a, (__m512i)b);
+}
+
+template <class T> struct Tile;
+template <> struct Tile<float> {
+    static constexpr std::size_t rows = 14, vectors = 2;
+};
+template <> struct Tile<double> {
+    static constexpr std::size_t rows = 14, vectors = 2;
+};
+
+} // namespace
+} // namespace pynn::PYNN_ISA

@@ -1,0 +1,31 @@
+// Operations of AArch64's Advanced SIMD that have no operator of their own.
+#pragma once
+
+#include "simd/vec.hpp"
+
+namespace pynn::PYNN_ISA {
+namespace {
+
+PYNN_INLINE vec<float> fma(vec<float> a, vec<float> b, vec<float> c) {
+    return (vec<float>)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+}
+PYNN_INLINE vec<double> fma(vec<double> a, vec<double> b, vec<double> c) {
+    return (vec<double>)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
+}
+PYNN_INLINE vec<float> sqrt(vec<float> v) { return (vec<float>)vsqrtq_f32((float32x4_t)v); }
+PYNN_INLINE vec<double> sqrt(vec<double> v) { return (vec<double>)vsqrtq_f64((float64x2_t)v); }
+// Products of the low 32 bits of each 64-bit lane.
+PYNN_INLINE vec<std::uint64_t> mul_low(vec<std::uint64_t> a, vec<std::uint64_t> b) {
+    return (vec<std::uint64_t>)vmull_u32(vmovn_u64((uint64x2_t)a), vmovn_u64((uint64x2_t)b));
+}
+
+template <class T> struct Tile;
+template <> struct Tile<float> {
+    static constexpr std::size_t rows = 12, vectors = 2;
+};
+template <> struct Tile<double> {
+    static constexpr std::size_t rows = 12, vectors = 2;
+};
+
+} // namespace
+} // namespace pynn::PYNN_ISA

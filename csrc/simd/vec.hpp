@@ -1,0 +1,84 @@
+// vec<T>: one hardware vector of T as a GCC/Clang vector type, with the operations that kernels are written in.
+// + - * / and comparisons are the compiler's own; fma, sqrt and mul_low come from the instruction set's operations.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+#include <utility>
+
+#define PYNN_INLINE inline __attribute__((always_inline))
+
+namespace pynn::PYNN_ISA {
+namespace {
+
+template <class T, int Bytes = PYNN_VECTOR_BYTES> struct vector_type {
+    typedef T type __attribute__((vector_size(Bytes)));
+};
+template <class T> using vec = typename vector_type<T>::type;
+template <class T> constexpr std::size_t width = PYNN_VECTOR_BYTES / sizeof(T);
+
+template <class V> using element = std::remove_cvref_t<decltype(std::declval<V &>()[0])>;
+
+template <std::size_t Size> struct integers;
+template <> struct integers<4> {
+    using signed_type = std::int32_t;
+    using unsigned_type = std::uint32_t;
+};
+template <> struct integers<8> {
+    using signed_type = std::int64_t;
+    using unsigned_type = std::uint64_t;
+};
+// The vector of signed integers with the lanes of V.
+template <class V> using ints = vec<typename integers<sizeof(element<V>)>::signed_type>;
+
+template <class V> PYNN_INLINE V load(const element<V> *p) {
+    V v;
+    __builtin_memcpy(&v, p, sizeof v);
+    return v;
+}
+template <class V> PYNN_INLINE void store(element<V> *p, V v) { __builtin_memcpy(p, &v, sizeof v); }
+
+template <class V> PYNN_INLINE V load_first(const element<V> *p, std::size_t n, element<V> rest) {
+    element<V> buffer[width<element<V>>];
+    for (std::size_t i = 0; i < width<element<V>>; ++i) buffer[i] = rest;
+    __builtin_memcpy(buffer, p, n * sizeof(element<V>));
+    return load<V>(buffer);
+}
+template <class V> PYNN_INLINE void store_first(element<V> *p, V v, std::size_t n) {
+    element<V> buffer[width<element<V>>];
+    store(buffer, v);
+    __builtin_memcpy(p, buffer, n * sizeof(element<V>));
+}
+
+// Lanes first .. first + n - 1 of a vector, from and to p; the others are not touched.
+template <class V>
+PYNN_INLINE V load_lanes(const element<V> *p, std::size_t first, std::size_t n) {
+    element<V> buffer[width<element<V>>] = {};
+    __builtin_memcpy(buffer + first, p, n * sizeof(element<V>));
+    return load<V>(buffer);
+}
+template <class V>
+PYNN_INLINE void store_lanes(element<V> *p, V v, std::size_t first, std::size_t n) {
+    element<V> buffer[width<element<V>>];
+    store(buffer, v);
+    __builtin_memcpy(p, buffer + first, n * sizeof(element<V>));
+}
+
+template <class V> PYNN_INLINE V splat(element<V> s) { return s - V{}; }
+template <class V, class I> PYNN_INLINE V select(I mask, V a, V b) { return mask ? a : b; }
+template <class V> PYNN_INLINE V as(ints<V> bits) { return (V)bits; }
+template <class V> PYNN_INLINE ints<V> bits(V v) { return (ints<V>)v; }
+template <class To, class V> PYNN_INLINE To convert(V v) { return __builtin_convertvector(v, To); }
+
+template <class V> constexpr ints<V> sign_bits() {
+    using I = typename integers<sizeof(element<V>)>::signed_type;
+    return static_cast<I>(std::uint64_t(1) << (8 * sizeof(I) - 1)) - ints<V>{};
+}
+template <class V> PYNN_INLINE V magnitude(V v) { return as<V>(bits(v) & ~sign_bits<V>()); }
+template <class V> PYNN_INLINE V with_sign_of(V v, V sign) { return as<V>(bits(v) | (bits(sign) & sign_bits<V>())); }
+// x where it is a NaN; else y
+template <class V> PYNN_INLINE V keep_nan(V x, V y) { return select(x != x, x, y); }
+
+} // namespace
+} // namespace pynn::PYNN_ISA

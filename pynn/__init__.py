@@ -1,0 +1,79 @@
+"""pynn: the CPU neural-network core for NumPy users.
+
+Affine maps, activations and weight initializers, forward and backward, in C++ behind a thin Python
+interface: fast, exact, and the same bits on every machine, with any number of threads and any
+instruction set.
+
+>>> import numpy as np, pynn
+>>> w = pynn.initializers.he_normal((784, 100), rng=0)
+>>> y = pynn.affine(np.ones((8, 784), np.float32), w, activation="relu")
+>>> y.shape, y.dtype
+((8, 100), dtype('float32'))
+
+`pynn.ACTIVATIONS` names the activation functions; each is a ufunc of this module, as is its
+``*_backward``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from . import activations, initializers, layers, networks, optimizers, random, reference
+from ._backend import get_backend, use_backend
+from ._config import show_config
+from ._core import (
+    affine,
+    affine_backward,
+    get_isa,
+    get_num_threads,
+    set_num_threads,
+    softmax,
+    softmax_backward,
+    use_isa,
+)
+from .activations import ACTIVATIONS
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ACTIVATIONS",
+    "activations",
+    "affine",
+    "affine_backward",
+    "get_backend",
+    "get_isa",
+    "get_num_threads",
+    "initializers",
+    "layers",
+    "networks",
+    "optimizers",
+    "random",
+    "reference",
+    "set_num_threads",
+    "show_config",
+    "softmax",
+    "softmax_backward",
+    "use_backend",
+    "use_isa",
+]
+
+for _activation in ACTIVATIONS.values():
+    for _ufunc in (_activation.forward, _activation.backward):
+        globals()[_ufunc.__name__] = _ufunc
+        __all__.append(_ufunc.__name__)
+del _activation, _ufunc
+
+if TYPE_CHECKING:
+
+    def __getattr__(name: str) -> np.ufunc: ...  # the activations: their names come from the table
+
+else:
+
+    def __getattr__(name: str) -> object:
+        if name == "study":  # what it draws with is loaded only when it is asked for
+            import importlib
+
+            return importlib.import_module("pynn.study")
+        raise AttributeError(f"module 'pynn' has no attribute {name!r}")

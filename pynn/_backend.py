@@ -1,0 +1,52 @@
+"""What the layers, networks and samplers run on: the compiled kernels, or pynn.reference."""
+
+from __future__ import annotations
+
+import os
+from types import ModuleType
+
+from . import _core, reference
+
+_MODULES: dict[str, ModuleType] = {"pynn": _core, "numpy": reference}
+
+
+def use_backend(name: str) -> None:
+    """Choose what layers, networks, initializers and random numbers run on, in the whole process.
+
+    Parameters
+    ----------
+    name : {"pynn", "numpy"}
+        "pynn", the default, is the compiled kernels; "numpy" is `pynn.reference`, to compare with.
+        The environment variable ``PYNN_BACKEND`` sets it at import.
+
+    Raises
+    ------
+    ValueError
+        For any other name. Nothing ever falls back from one to the other.
+
+    Notes
+    -----
+    ``pynn.affine``, ``pynn.softmax`` and the activation ufuncs are the compiled ones always; their
+    counterparts are in `pynn.reference` under the same names.
+    """
+    global _name
+    if name not in _MODULES:
+        raise ValueError(f"backend must be one of {', '.join(map(repr, _MODULES))}; got {name!r}")
+    _name = name
+
+
+def get_backend() -> str:
+    """Return the name of the backend in use, "pynn" or "numpy"."""
+    return _name
+
+
+def functions() -> ModuleType:
+    """Return the module with affine, softmax, fill, the activations, ... of the backend in use."""
+    return _MODULES[_name]
+
+
+_name = "pynn"
+try:
+    use_backend(os.environ.get("PYNN_BACKEND") or "pynn")
+except ValueError as error:
+    raise ValueError(f"environment variable PYNN_BACKEND: {error}") from None

@@ -1,0 +1,59 @@
+"""The compiled kernels, private: what is public here, pynn or one of its modules offers."""
+
+from typing import Any, Final, Literal, overload
+
+import numpy as np
+import numpy.typing as npt
+
+_Array = npt.NDArray[Any]
+
+ACTIVATION_TABLE: Final[tuple[tuple[str, str], ...]]
+
+fma: np.ufunc
+
+def __getattr__(name: str) -> np.ufunc: ...  # the activations: their names come from the table
+def softmax(x: npt.ArrayLike, /, out: Any = ..., *, axis: int = -1, **kwargs: Any) -> Any: ...
+def softmax_backward(
+    dy: npt.ArrayLike, y: npt.ArrayLike, /, out: Any = ..., *, axis: int = -1, **kwargs: Any
+) -> Any: ...
+def affine(
+    x: npt.ArrayLike,
+    w: npt.ArrayLike,
+    b: npt.ArrayLike | None = None,
+    activation: str | None = None,
+    out: _Array | None = None,
+) -> _Array: ...
+@overload
+def affine_backward(
+    dy: npt.ArrayLike,
+    x: npt.ArrayLike,
+    w: npt.ArrayLike,
+    y: npt.ArrayLike | None = None,
+    activation: str | None = None,
+    need_dx: Literal[True] = True,
+) -> tuple[_Array, _Array, _Array]: ...
+@overload
+def affine_backward(
+    dy: npt.ArrayLike,
+    x: npt.ArrayLike,
+    w: npt.ArrayLike,
+    y: npt.ArrayLike | None = None,
+    activation: str | None = None,
+    need_dx: bool = True,
+) -> tuple[_Array | None, _Array, _Array]: ...
+def fill(
+    out: _Array,
+    distribution: str,
+    key: int,
+    first: float,
+    second: float,
+    start: int = 0,
+    index_strides: tuple[int, ...] | None = None,
+) -> None: ...
+def philox4x32(counter: npt.ArrayLike, key: npt.ArrayLike) -> npt.NDArray[np.uint32]: ...
+def set_num_threads(n: int) -> None: ...
+def get_num_threads() -> int: ...
+def use_isa(name: str) -> None: ...
+def get_isa() -> str: ...
+def isas() -> dict[str, str]: ...
+def build_info() -> dict[str, Any]: ...

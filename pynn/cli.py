@@ -1,0 +1,282 @@
+"""The command line: ``pynn study``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from . import __version__
+
+__all__ = ["main"]
+
+ITERATIONS, QUICK_ITERATIONS = 2000, 300
+#: What the study extra brings, by the name it is imported under.
+EXTRA = ("matplotlib", "pooch", "rich", "sklearn")
+
+
+class _Failure(Exception):
+    """An error that the user is told in one line, and the exit code that goes with it."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:  # one line, without the usage
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The arguments, without the program's name. Those of the process by default.
+
+    Returns
+    -------
+    int
+        The exit code: 0 if all went well, 1 if something needed is missing or failed, 2 if the arguments are wrong,
+        130 if interrupted. Errors are one line on standard error.
+    """
+    try:
+        options = _parser().parse_args(argv)
+    except SystemExit as stop:  # argparse has said why
+        return int(stop.code or 0)
+    for stream in (sys.stdout, sys.stderr):  # a terminal may lack a character
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    try:
+        _study(options)
+    except _Failure as failure:
+        print(f"pynn study: error: {failure}", file=sys.stderr)
+        return failure.code
+    except KeyboardInterrupt:
+        print("pynn study: interrupted, nothing written", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="pynn", description="The CPU neural-network core for NumPy users.")
+    parser.add_argument("--version", action="version", version=f"pynn {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    study = commands.add_parser(
+        "study",
+        help="show how initial weights decide whether a network learns",
+        description="Run the experiments on initial weights, judge seven claims, and write figures, report.html and "
+        "results.json.",
+    )
+    study.add_argument(
+        "--out", metavar="DIR", default="pynn-study", help="where to write (default: %(default)s)"
+    )
+    study.add_argument(
+        "--data",
+        default="digits",
+        metavar="digits|mnist|FILE.npz",
+        help="what the networks learn from: scikit-learn's digits (the default; needs no network), MNIST (fetched once), "
+        "or arrays x and t of a file",
+    )
+    study.add_argument(
+        "--seed", type=_whole(0), default=0, metavar="N", help="default: %(default)s"
+    )
+    study.add_argument(
+        "--iterations",
+        type=_whole(1),
+        metavar="N",
+        help=f"updates of each network (default: {ITERATIONS})",
+    )
+    study.add_argument(
+        "--quick", action="store_true", help=f"a short run: {QUICK_ITERATIONS} iterations"
+    )
+    return parser
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if number < least:
+            raise argparse.ArgumentTypeError(
+                f"must be a whole number from {least} on, not {text!r}"
+            )
+        return number
+
+    return parse
+
+
+def _study(options: argparse.Namespace) -> None:
+    start = time.perf_counter()
+    missing = [name for name in EXTRA if importlib.util.find_spec(name) is None]
+    if missing:
+        raise _Failure(
+            f'the study needs {", ".join(missing)}: pip install "pynn[study]"',
+            1,
+        )
+    from .study import claims, data, experiments, figures, report
+
+    out = Path(options.out)
+    base = _writable_base(out)
+    iterations = options.iterations or (QUICK_ITERATIONS if options.quick else ITERATIONS)
+    with _progress() as (progress, download):
+        try:
+            dataset = data.load(options.data, options.seed, download)
+        except data.DataError as error:
+            raise _Failure(str(error), 2) from None
+        except data.DownloadError as error:
+            raise _Failure(str(error), 1) from None
+        results = experiments.run(dataset, options.seed, iterations, progress)
+        verdicts = claims.judge(results)
+        with _folder(out, base) as folder:
+            figures.draw(results, folder, progress)
+            surroundings = report.environment(time.perf_counter() - start)
+            report.write_json(results, verdicts, surroundings, folder / "results.json")
+            report.write_html(results, verdicts, surroundings, folder, folder / "report.html")
+    _show(report.main_figures(results), verdicts)
+    print(f"\nSHA-256 of the trained weights: {results.weights_sha256}")
+    print(
+        f"{out / 'report.html'}, results.json and {len(figures.FIGURES)} figures written "
+        f"in {time.perf_counter() - start:.1f} s"
+    )
+
+
+# ---- Writing ---------------------------------------------------------------------------------------------------------
+
+
+def _writable_base(out: Path) -> Path:
+    """Return the folder that exists already, `out` itself or one above it, once it is clear that it can be written to."""
+    base = out
+    while not os.path.lexists(base) and base != base.parent:
+        base = base.parent
+    if not base.is_dir():
+        raise _Failure(f"--out {out}: {base} is not a folder", 2)
+    if not os.access(base, os.W_OK | os.X_OK):
+        raise _Failure(f"--out {out}: {base} cannot be written to", 2)
+    return base
+
+
+@contextmanager
+def _folder(out: Path, base: Path) -> Iterator[Path]:
+    """Give a folder to write to, whose files appear in `out` all together once everything is written."""
+    folder = base / f".pynn-study-{os.getpid()}"
+    try:
+        try:
+            folder.mkdir()
+            yield folder
+            if base != out:
+                out.parent.mkdir(parents=True, exist_ok=True)
+                folder.rename(out)
+            else:
+                for file in folder.iterdir():
+                    file.replace(out / file.name)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    except OSError as error:
+        raise _Failure(f"cannot write to {out}: {error.strerror or error}", 1) from error
+
+
+# ---- Showing ---------------------------------------------------------------------------------------------------------
+
+
+class _Download:
+    """A download's progress bar, with the methods that pooch calls."""
+
+    def __init__(self, show: Callable[[str, float], None]) -> None:
+        self._show, self._done, self.total = show, 0, 0
+
+    def update(self, count: int) -> None:
+        self._done += count
+        self._show("Download", self._done / self.total if self.total else 0)
+
+    def reset(self) -> None:
+        self._done = 0
+
+    def close(self) -> None:
+        pass
+
+
+@contextmanager
+def _progress() -> Iterator[tuple[Callable[[str, float], None], _Download]]:
+    """Give a function that shows how far a stage is: bars on a terminal, else a line per stage."""
+    if not sys.stdout.isatty():
+        said: list[str] = []
+
+        def say(stage: str, part: float) -> None:
+            if stage not in said:
+                said.append(stage)
+                print(f"{stage} ...", flush=True)
+
+        yield say, _Download(say)
+        return
+    from rich.progress import Progress, TimeElapsedColumn
+
+    with Progress(*Progress.get_default_columns()[:3], TimeElapsedColumn()) as bars:
+        tasks: dict[str, Any] = {}
+
+        def show(stage: str, part: float) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=1.0)
+            bars.update(tasks[stage], completed=part)
+
+        yield show, _Download(show)
+
+
+def _show(tables: list[tuple[str, list[str], list[list[str]]]], verdicts: Sequence[Any]) -> None:
+    """Show the main figures and the claims: as rich's tables on a terminal, else as plain text."""
+    if not sys.stdout.isatty():
+        for title, headings, rows in tables:
+            widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+            print(f"\n{title}")
+            for row in (headings, *rows):
+                print(
+                    "  ".join(
+                        cell.ljust(width) for cell, width in zip(row, widths, strict=True)
+                    ).rstrip()
+                )
+        print()
+        for number, claim in enumerate(verdicts, start=1):
+            print(f"{number}. {claim.title}: {claim.verdict}\n   {claim.claim}")
+            for part in claim.parts:
+                print(f"   {'✓' if part.holds else '✗'} {part.measured}")
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    for title, headings, rows in tables:
+        table = Table(title=title, title_justify="left", title_style="bold")
+        for heading in headings:
+            table.add_column(heading)
+        before = rows[0][0]
+        for row in rows:
+            if row[0] != before and len(headings) == 7:  # another activation
+                table.add_section()
+            before = row[0]
+            table.add_row(*row)
+        console.print(table)
+    table = Table(title="Claims", title_justify="left", title_style="bold", show_lines=True)
+    for heading in ("claim", "measured", ""):
+        table.add_column(heading)
+    for number, claim in enumerate(verdicts, start=1):
+        measured = "\n".join(
+            f"{'[green]✓' if part.holds else '[red]✗'}[/] {part.measured}" for part in claim.parts
+        )
+        colour = "green" if claim.holds else "red"
+        table.add_row(
+            f"[bold]{number}. {claim.title}[/]\n{claim.claim}",
+            measured,
+            f"[{colour}]{claim.verdict}[/]",
+        )
+    console.print(table)

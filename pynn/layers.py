@@ -1,0 +1,276 @@
+"""Layers with the interface of *Deep Learning from Scratch*: ``forward`` and ``backward``.
+
+There is one class per activation function, named after it: `pynn.ACTIVATIONS` has the functions,
+``leaky_relu`` gives `LeakyRelu`. A layer keeps what it is given and never writes into it; change
+weights in place between calls as you like, but what went through ``forward`` must be unchanged when
+``backward`` comes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from ._backend import functions
+from .activations import ACTIVATIONS, Activation
+
+__all__ = ["ActivationLayer", "Affine", "SoftmaxWithLoss"]
+
+Array = npt.NDArray[Any]
+T = TypeVar("T")
+
+
+class Affine:
+    """Fully connected layer: ``y = activation(x @ W + b)``.
+
+    Parameters
+    ----------
+    W : array of shape (in, out)
+        Weights, float32 or float64, C or F order. Kept as they are, not copied.
+    b : array of shape (out,), optional
+        Biases.
+    activation : str, optional
+        Name of an activation function to compute in the same pass, one of `pynn.ACTIVATIONS`.
+
+    Attributes
+    ----------
+    W, b : ndarray
+        The weights and biases. Changes in place count at the next call, as do new arrays put here.
+    dW, db : ndarray or None
+        Their gradients, after `backward`.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not match or the activation is unknown.
+
+    Notes
+    -----
+    The book's class (section 5.6), with the bias and the activation optional. PyTorch's Linear
+    keeps W transposed; Keras' Dense has the same layout as this.
+    """
+
+    def __init__(
+        self, W: npt.ArrayLike, b: npt.ArrayLike | None = None, activation: str | None = None
+    ) -> None:
+        self.W: Array = np.asarray(W)
+        self.b: Array | None = None if b is None else np.asarray(b)
+        if self.W.ndim != 2:
+            raise ValueError(f"W must have shape (in, out); got {self.W.shape}")
+        if self.b is not None and self.b.shape != self.W.shape[1:]:
+            raise ValueError(f"b must have shape {self.W.shape[1:]}; got {self.b.shape}")
+        if activation is not None and activation not in ACTIVATIONS:
+            known = ", ".join(ACTIVATIONS)
+            raise ValueError(f"activation must be None or one of {known}; got {activation!r}")
+        self.activation = activation
+        # The fused pass keeps no input for the activation: one whose backward wants it comes apart.
+        apart = activation is not None and ACTIVATIONS[activation].saves == "x"
+        self._fused = None if apart else activation
+        self._apart = activation if apart else None
+        self.dW: Array | None = None
+        self.db: Array | None = None
+        self._saved: tuple[tuple[int, ...], Array, Array] | None = None
+
+    @property
+    def params(self) -> dict[str, Array]:
+        """The weights and, if any, biases: {"W": W, "b": b}, as optimizers take them."""
+        return {"W": self.W} if self.b is None else {"W": self.W, "b": self.b}
+
+    @property
+    def grads(self) -> dict[str, Array]:
+        """The gradients under the keys of `params`, after `backward`."""
+        dW, db = _after_forward(self, self.dW), _after_forward(self, self.db)
+        return {"W": dW} if self.b is None else {"W": dW, "b": db}
+
+    def forward(self, x: npt.ArrayLike) -> Array:
+        """Compute the layer's output.
+
+        Parameters
+        ----------
+        x : array of shape (in,), (m, in) or (m, ...)
+            Input. With more than two axes, all after the first are taken as one: images need no
+            flattening.
+
+        Returns
+        -------
+        ndarray of shape (out,) or (m, out)
+        """
+        x = np.asarray(x)
+        rows = x.reshape(len(x), math.prod(x.shape[1:])) if x.ndim > 2 else x
+        y: Array = functions().affine(rows, self.W, self.b, self._fused)
+        self._saved = x.shape, rows, y
+        return getattr(functions(), self._apart)(y) if self._apart else y
+
+    @overload
+    def backward(self, dout: npt.ArrayLike, need_dx: Literal[True] = True) -> Array: ...
+    @overload
+    def backward(self, dout: npt.ArrayLike, need_dx: bool) -> Array | None: ...
+    def backward(self, dout: npt.ArrayLike, need_dx: bool = True) -> Array | None:
+        """Compute the gradients: `dW` and `db` are kept here, that of the input is returned.
+
+        Parameters
+        ----------
+        dout : array
+            Gradient of the loss by the output, of its shape.
+        need_dx : bool, default True
+            False skips the gradient of the input, which a first layer need not have.
+
+        Returns
+        -------
+        ndarray of the shape of the input, or None
+        """
+        shape, rows, y = _after_forward(self, self._saved)
+        dout = _gradient(dout, y.shape)
+        if self._apart:
+            dout = getattr(functions(), f"{self._apart}_backward")(dout, y)
+        dx, self.dW, self.db = functions().affine_backward(
+            dout, rows, self.W, y, self._fused, need_dx
+        )
+        return None if dx is None else dx.reshape(shape)
+
+
+class ActivationLayer:
+    """An activation function as a layer; the base of the classes named after them.
+
+    Raises
+    ------
+    RuntimeError
+        If `backward` is called before `forward`.
+    """
+
+    activation: ClassVar[Activation]
+
+    def __init__(self) -> None:
+        self._saved: Array | None = None
+
+    def forward(self, x: npt.ArrayLike) -> Array:
+        """Compute the activation of each element of x, an array of any shape."""
+        x = np.asarray(x)
+        y: Array = getattr(functions(), self.activation.name)(x)
+        self._saved = x if self.activation.saves == "x" else y
+        return y
+
+    def backward(self, dout: npt.ArrayLike) -> Array:
+        """Compute the gradient of the input from dout, that of the output."""
+        saved = _after_forward(self, self._saved)
+        dout = _gradient(dout, saved.shape)
+        dx: Array = getattr(functions(), f"{self.activation.name}_backward")(dout, saved)
+        return dx
+
+
+for _activation in ACTIVATIONS.values():
+    _name = _activation.name.title().replace("_", "")
+    _doc = f"`pynn.{_activation.name}` as a layer, with ``forward(x)`` and ``backward(dout)``."
+    globals()[_name] = type(
+        _name,
+        (ActivationLayer,),
+        {"activation": _activation, "__doc__": _doc, "__module__": __name__},
+    )
+    __all__.append(_name)
+del _activation, _name, _doc
+
+if TYPE_CHECKING:
+
+    def __getattr__(name: str) -> type[ActivationLayer]: ...  # the classes just made
+
+
+class SoftmaxWithLoss:
+    """Softmax over the last axis and the mean cross-entropy loss, as one last layer.
+
+    Attributes
+    ----------
+    y : ndarray or None
+        The probabilities, after `forward`.
+    t : ndarray or None
+        The labels, after `forward`.
+    loss : float
+        The loss, after `forward`; NaN before.
+
+    Notes
+    -----
+    The book's class (section 5.6), but the loss is taken from the scores, so that it is right also
+    where the probability of a class is too small to be written down (the book adds 1e-7 to it).
+    PyTorch's CrossEntropyLoss and Keras' CategoricalCrossentropy(from_logits=True) compute the
+    same.
+    """
+
+    def __init__(self) -> None:
+        self.y: Array | None = None
+        self.t: Array | None = None
+        self.loss = math.nan
+
+    def forward(self, x: npt.ArrayLike, t: npt.ArrayLike) -> float:
+        """Compute the loss.
+
+        Parameters
+        ----------
+        x : array of shape (classes,) or (m, classes)
+            Scores.
+        t : array
+            The right classes: integer labels of the shape of x without its last axis, or one-hot
+            rows of the shape of x.
+
+        Returns
+        -------
+        float
+            The mean loss of a row, in nats.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If t is neither, or a label is no class, or there are no rows.
+        """
+        x = np.asarray(x)
+        labels = to_labels(t, x.shape)
+        if labels.size == 0:
+            raise ValueError(f"x must have rows to have a mean loss; got shape {x.shape}")
+        y: Array = functions().softmax(x)
+        # -log(softmax(x)[t]) = max(x) - x[t] - log(max(softmax(x))), where nothing underflows
+        peak = x.max(axis=-1).astype(np.float64)
+        chosen = np.take_along_axis(x, labels[..., None], -1)[..., 0]
+        with np.errstate(all="ignore"):
+            losses = peak - chosen - np.log(y.max(axis=-1), dtype=np.float64)
+        self.y, self.t, self.loss = y, labels, float(losses.mean())
+        return self.loss
+
+    def backward(self, dout: float = 1.0) -> Array:
+        """Compute the gradient of the scores, (y - one-hot t) / m, times dout."""
+        y, t = _after_forward(self, self.y), _after_forward(self, self.t)
+        dx = y.copy()
+        np.put_along_axis(dx, t[..., None], np.take_along_axis(y, t[..., None], -1) - 1, -1)
+        dx *= float(dout) / t.size
+        return dx
+
+
+def to_labels(t: npt.ArrayLike, shape: tuple[int, ...]) -> Array:
+    """Return the labels, given as such or one-hot, that go with scores of a shape."""
+    t = np.asarray(t)
+    if not shape or shape[-1] == 0:
+        raise ValueError(f"x must have shape (classes,) or (m, classes); got {shape}")
+    if t.shape == shape:
+        if not ((t == 1).sum(axis=-1) == 1).all() or not ((t == 0) | (t == 1)).all():
+            raise ValueError("t must have one 1 in each row, the rest 0, or else be labels")
+        return np.asarray(t.argmax(axis=-1))
+    if t.shape != shape[:-1]:
+        raise ValueError(f"t must have shape {shape[:-1]}, or one-hot {shape}; got {t.shape}")
+    if t.dtype.kind not in "iu":
+        raise TypeError(f"t must be integer labels or one-hot rows; got labels of dtype {t.dtype}")
+    if t.size and (t.min() < 0 or t.max() >= shape[-1]):
+        raise ValueError(f"t must be from 0 to {shape[-1] - 1}; got {t.min()} to {t.max()}")
+    return t.astype(np.intp)
+
+
+def _after_forward(layer: object, saved: T | None) -> T:
+    if saved is None:
+        raise RuntimeError(f"{type(layer).__name__}: forward must come before backward")
+    return saved
+
+
+def _gradient(dout: npt.ArrayLike, shape: tuple[int, ...]) -> Array:
+    dout = np.asarray(dout)
+    if dout.shape != shape:
+        raise ValueError(f"dout must have the shape of the output, {shape}; got {dout.shape}")
+    return dout

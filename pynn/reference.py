@@ -1,0 +1,377 @@
+"""pynn in pure NumPy: the specification, written to be read.
+
+Every function here has the name, the arguments and the meaning of the compiled one; each forward
+stands beside its backward. ``PYNN_BACKEND=numpy`` or ``pynn.use_backend("numpy")`` runs the layers
+and networks on this module. What it does not promise is pynn's bits: NumPy sums in an order of its
+own and its ``exp`` differs from machine to machine. Only Philox and uniform numbers are equal to
+the last bit.
+
+The formulas of the activations hold in any precision. Given an object array of high-precision
+numbers with methods ``exp``, ``expm1``, ``log1p`` and ``tanh``, they compute in that precision.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "ACTIVATIONS",
+    "affine",
+    "affine_backward",
+    "fill",
+    "philox4x32",
+    "softmax",
+    "softmax_backward",
+]
+
+Array = npt.NDArray[Any]
+
+
+class Activation(NamedTuple):
+    """An activation function: its two directions, and what forward must save for backward.
+
+    Attributes
+    ----------
+    name : str
+        The function's name; ``name + "_backward"`` is its backward.
+    forward : callable
+        ``y = forward(x)``.
+    backward : callable
+        ``dx = backward(dy, saved)``.
+    saves : {"x", "y"}
+        What ``saved`` is: the input or the output of ``forward``.
+    """
+
+    name: str
+    forward: Callable[..., Any]
+    backward: Callable[..., Any]
+    saves: str
+
+
+def _floats(*operands: npt.ArrayLike, objects: bool = False) -> list[Array]:
+    """The operands as arrays of one dtype: float32, float64 or, where allowed, object."""
+    dtype = np.result_type(*(a if isinstance(a, int | float) else np.asarray(a) for a in operands))
+    if dtype.kind in "biu":
+        dtype = np.dtype(np.float64)
+    elif dtype.char == "e":
+        dtype = np.dtype(np.float32)
+    elif dtype.char not in ("fdO" if objects else "fd"):
+        raise TypeError(f"pynn computes in float32 and float64; got operands of dtype {dtype}")
+    return [np.asarray(a, dtype.newbyteorder("=")) for a in operands]
+
+
+# ---- Activations: y = f(x), and dx = f_backward(dy, what f saves) = dy * f'(x) -------------------
+
+_formulas: dict[str, Callable[..., Any]] = {}
+
+
+def _elementwise(formula: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a formula take what a pynn ufunc takes, without floating-point warnings."""
+
+    @functools.wraps(formula)
+    def function(*operands: npt.ArrayLike) -> Any:
+        arrays = _floats(*operands, objects=True)
+        with np.errstate(all="ignore"):
+            return np.asarray(formula(*arrays), arrays[0].dtype)[()]
+
+    _formulas[formula.__name__] = function
+    return function
+
+
+@_elementwise
+def relu(x: Array) -> Any:
+    """max(x, 0)."""
+    return np.maximum(x, 0) + 0  # + 0: a -0.0 becomes 0.0
+
+
+@_elementwise
+def relu_backward(dy: Array, y: Array) -> Any:
+    """Pass dy on where y > 0; elsewhere 0, even for an infinite dy. NaN, unlike itself, stays."""
+    return np.where(y > 0, dy, np.where((dy == dy) & (y == y), 0, dy + y))
+
+
+@_elementwise
+def leaky_relu(x: Array) -> Any:
+    """x where x > 0, else 0.01 x."""
+    return np.where(x > 0, x, 0.01 * x)
+
+
+@_elementwise
+def leaky_relu_backward(dy: Array, y: Array) -> Any:
+    """Pass dy on where y > 0, else 0.01 dy. NaN, unlike itself, stays."""
+    return np.where(y > 0, dy, np.where(y == y, 0.01 * dy, y))
+
+
+@_elementwise
+def sigmoid(x: Array) -> Any:
+    """1 / (1 + exp(-x)), from the exp that cannot overflow."""
+    e = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1, e) / (1 + e)
+
+
+@_elementwise
+def sigmoid_backward(dy: Array, y: Array) -> Any:
+    """The slope is y (1 - y)."""
+    return dy * (y * (1 - y))
+
+
+@_elementwise
+def tanh(x: Array) -> Any:
+    """Hyperbolic tangent of x."""
+    return np.tanh(x)
+
+
+@_elementwise
+def tanh_backward(dy: Array, y: Array) -> Any:
+    """The slope is 1 - y^2, here without cancellation."""
+    return dy * ((1 - y) * (1 + y))
+
+
+@_elementwise
+def softplus(x: Array) -> Any:
+    """log(1 + exp(x)), from the exp that cannot overflow."""
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+
+@_elementwise
+def softplus_backward(dy: Array, y: Array) -> Any:
+    """The slope is sigmoid(x) = 1 - exp(-y); a y below 0, which no x gives, counts as 0."""
+    return dy * -np.expm1(-np.maximum(y, 0))
+
+
+# An activation is a formula with a backward, whose second argument's name says what is saved.
+ACTIVATIONS: Mapping[str, Activation] = MappingProxyType(
+    {
+        name: Activation(name, forward, backward, list(inspect.signature(backward).parameters)[1])
+        for name, forward in _formulas.items()
+        if (backward := _formulas.get(f"{name}_backward"))
+    }
+)
+
+
+# ---- Softmax -------------------------------------------------------------------------------------
+
+
+def softmax(x: npt.ArrayLike, axis: int = -1) -> Array:
+    """exp(x) / sum(exp(x)) along an axis; the largest x is taken off first, so no exp overflows."""
+    (x,) = _floats(x)
+    with np.errstate(all="ignore"):
+        e = np.exp(x - np.max(x, axis, keepdims=True, initial=-np.inf))
+        y: Array = e / np.sum(e, axis, keepdims=True)
+    return y
+
+
+def softmax_backward(dy: npt.ArrayLike, y: npt.ArrayLike, axis: int = -1) -> Array:
+    """y * (dy - sum(dy * y)) along an axis; y is the output of softmax."""
+    dy, y = _floats(dy, y)
+    with np.errstate(all="ignore"):
+        dx: Array = y * (dy - np.sum(dy * y, axis, keepdims=True))
+    return dx
+
+
+# ---- Affine: y = activation(x @ w + b) -----------------------------------------------------------
+
+
+def affine(
+    x: npt.ArrayLike,
+    w: npt.ArrayLike,
+    b: npt.ArrayLike | None = None,
+    activation: str | None = None,
+    out: Array | None = None,
+) -> Array:
+    """x (..., in) @ w (in, out) + b (out,), then the activation."""
+    x, w, *bias = _floats(x, w) if b is None else _floats(x, w, b)
+    _check_shapes(x, w)
+    f = _activation(activation)
+    with np.errstate(all="ignore"):
+        y: Array = np.asarray(x @ w)
+        if bias:
+            _check_shape("b", bias[0], w.shape[1:])
+            y = y + bias[0]
+    if f:
+        y = np.asarray(f.forward(y))
+    if out is None:
+        return y
+    if not isinstance(out, np.ndarray) or out.dtype != y.dtype:
+        got = getattr(out, "dtype", type(out).__name__)
+        raise TypeError(f"out must be an array of {y.dtype}; got {got}")
+    _check_shape("out", out, y.shape)
+    out[...] = y
+    return out
+
+
+def affine_backward(
+    dy: npt.ArrayLike,
+    x: npt.ArrayLike,
+    w: npt.ArrayLike,
+    y: npt.ArrayLike | None = None,
+    activation: str | None = None,
+    need_dx: bool = True,
+) -> tuple[Array | None, Array, Array]:
+    """Compute dx, dw and db from dy, the gradient of affine's output, and y, that output."""
+    f = _activation(activation)
+    if f and y is None:
+        raise ValueError(f"y must be the output of affine with activation {f.name!r}; got None")
+    if f and f.saves != "y":
+        raise ValueError(f"activation {f.name!r} needs its input, which affine does not keep")
+    dy, x, w, *saved = _floats(dy, x, w) if f is None or y is None else _floats(dy, x, w, y)
+    _check_shapes(x, w)
+    _check_shape("dy", dy, (*x.shape[:-1], w.shape[1]))
+    if f:
+        _check_shape("y", saved[0], dy.shape)
+        dy = np.asarray(f.backward(dy, saved[0]))
+    rows = math.prod(x.shape[:-1])
+    x_rows, dy_rows = x.reshape(rows, w.shape[0]), dy.reshape(rows, w.shape[1])
+    with np.errstate(all="ignore"):
+        dx = dy @ w.T if need_dx else None
+        return dx, x_rows.T @ dy_rows, dy_rows.sum(axis=0)
+
+
+def _check_shapes(x: Array, w: Array) -> None:
+    if x.ndim < 1 or w.ndim != 2 or x.shape[-1] != w.shape[0]:
+        raise ValueError(f"x must be (..., in) and w (in, out); got {x.shape} and {w.shape}")
+
+
+def _check_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
+    if array.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}; got {array.shape}")
+
+
+def _activation(name: str | None) -> Activation | None:
+    if name is not None and name not in ACTIVATIONS:
+        raise ValueError(
+            f"activation must be None or one of {', '.join(ACTIVATIONS)}; got {name!r}"
+        )
+    return None if name is None else ACTIVATIONS[name]
+
+
+# ---- Random numbers ------------------------------------------------------------------------------
+
+
+def philox4x32(counter: npt.ArrayLike, key: npt.ArrayLike) -> Array:
+    """Ten rounds of Philox4x32: counter (..., 4) and key (..., 2) to (..., 4), all uint32.
+
+    Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+    """
+    c0, c1, c2, c3 = np.moveaxis(np.asarray(counter, np.uint32).astype(np.uint64), -1, 0)
+    k0, k1 = np.moveaxis(np.asarray(key, np.uint32).astype(np.uint64), -1, 0)
+    low = 0xFFFFFFFF
+    for _ in range(10):
+        p0, p1 = c0 * 0xD2511F53, c2 * 0xCD9E8D57  # 32 x 32 -> 64 bits
+        c0, c1, c2, c3 = p1 >> 32 ^ c1 ^ k0, p1 & low, p0 >> 32 ^ c3 ^ k1, p0 & low
+        k0, k1 = k0 + 0x9E3779B9 & low, k1 + 0xBB67AE85 & low
+    return np.stack(np.broadcast_arrays(c0, c1, c2, c3), axis=-1).astype(np.uint32)
+
+
+def fill(
+    out: Array,
+    distribution: str,
+    key: int,
+    first: float,
+    second: float,
+    start: int = 0,
+    index_strides: tuple[int, ...] | None = None,
+) -> None:
+    """Write random numbers into out. Each depends on the key and its index in the stream alone.
+
+    "normal" takes loc and scale, "uniform" low and high (half-open). ``out[idx]`` gets the element
+    of index ``start + sum(idx * index_strides)``; the default strides are those of a C-order array,
+    counted in elements.
+    """
+    if not isinstance(out, np.ndarray) or out.dtype not in (np.float32, np.float64):
+        got = getattr(out, "dtype", type(out).__name__)
+        raise TypeError(f"out must be an array of float32 or float64; got {got}")
+    if distribution not in _DISTRIBUTIONS:
+        raise ValueError(f"distribution must be one of {[*_DISTRIBUTIONS]}; got {distribution!r}")
+    if not 0 <= key < 2**64:
+        raise ValueError(f"key must be an int of 64 bits; got {key!r}")
+    if index_strides is None:
+        index_strides = tuple(math.prod(out.shape[axis + 1 :]) for axis in range(out.ndim))
+    if len(index_strides) != out.ndim:
+        raise ValueError(f"index_strides must match out's axes {out.shape}; got {index_strides}")
+    index = np.full(out.shape, start, np.uint64)
+    for axis, stride in enumerate(index_strides):
+        steps = np.arange(out.shape[axis], dtype=np.uint64) * np.uint64(stride % 2**64)
+        index += steps.reshape(-1, *[1] * (out.ndim - 1 - axis))
+    dtype = out.dtype.type
+    words, place = _words(index.ravel(), key, dtype)
+    with np.errstate(all="ignore"):
+        values = _DISTRIBUTIONS[distribution](words, place, dtype(first), dtype(second))
+        out[...] = values.reshape(out.shape)
+
+
+def _words(index: Array, key: int, dtype: type) -> tuple[Array, Array]:
+    """Find each element's block of random words, (n, 4) or (n, 2), and the place of its own.
+
+    A block is one output of Philox: four 32-bit words for float32, two words of 53 bits for
+    float64. 16 blocks lie side by side: elements 0 to 15 are the first words of blocks 0 to 15,
+    elements 16 to 31 their second words, and so on.
+    """
+    per_block = 4 if dtype is np.float32 else 2
+    group, rest = np.divmod(index, 16 * per_block)
+    place, lane = np.divmod(rest, 16)
+    block = 16 * group + lane
+    counter = np.zeros((len(index), 4), np.uint32)
+    counter[:, 0], counter[:, 1] = block & 0xFFFFFFFF, block >> 32
+    words: Array = philox4x32(counter, [key & 0xFFFFFFFF, key >> 32]).astype(np.uint64)
+    if dtype is not np.float32:
+        words = (words[:, ::2] | words[:, 1::2] << 32) >> 11
+    return words, place.astype(np.intp)
+
+
+def _take(words: Array, place: Array) -> Any:
+    return np.take_along_axis(words, place[:, None], 1)[:, 0]
+
+
+def _uniform(words: Array, place: Array, low: Any, high: Any) -> Array:
+    """fma(u, high - low, low), u being the word's first 24 or 53 bits as a fraction; below high."""
+    word = _take(words, place)
+    u = (word >> 8) * 2.0**-24 if low.dtype == np.float32 else word * 2.0**-53
+    value = fma(u.astype(low.dtype), high - low, low)
+    return np.where(value >= high, np.nextafter(high, -np.inf, dtype=low.dtype), value)
+
+
+def _normal(words: Array, place: Array, loc: Any, scale: Any) -> Array:
+    """Box-Muller: two neighbouring words make two normals, one by the cosine, one by the sine."""
+    bits = 32 if loc.dtype == np.float32 else 53
+    u, turn = ((_take(words, p) + 0.5) * 2.0**-bits for p in (place & ~1, place | 1))
+    radius = np.sqrt(-2 * np.log(u))
+    quarter = np.rint(4 * turn)  # the eighth of a turn that remains loses no digits to pi
+    angle = 2 * np.pi * (turn - quarter / 4)
+    quarter += place % 2 * 3  # sin(a) = cos(a + 3/4 turn)
+    cos, sin = np.cos(angle), np.sin(angle)
+    cosine = np.choose(quarter.astype(np.intp) % 4, [cos, -sin, -cos, sin])
+    value: Array = np.float64(loc) + np.float64(scale) * (radius * cosine)
+    return value
+
+
+_DISTRIBUTIONS: dict[str, Callable[..., Array]] = {"normal": _normal, "uniform": _uniform}
+
+
+def fma(a: npt.ArrayLike, b: npt.ArrayLike, c: npt.ArrayLike) -> Array:
+    """Compute a * b + c rounded once, for finite operands."""
+    a, b, c = _floats(a, b, c)
+    if a.dtype == np.float64:
+        return np.asarray(np.frompyfunc(_fma64, 3, 1)(a, b, c), np.float64)
+    product = a.astype(np.float64) * b  # exact: 24 + 24 bits
+    total = product + c
+    part = total - product
+    lost = (product - (total - part)) + (c - part)  # what total lacks, exactly (Knuth's two-sum)
+    # Rounding total to odd lets the rounding to float32 see that something was lost.
+    even = total.view(np.int64) % 2 == 0
+    total = np.where((lost != 0) & even, np.nextafter(total, np.copysign(np.inf, lost)), total)
+    return total.astype(np.float32)
+
+
+def _fma64(a: float, b: float, c: float) -> float:
+    """Exact integers; their quotient is rounded once."""
+    (n, d), (m, e), (p, q) = a.as_integer_ratio(), b.as_integer_ratio(), c.as_integer_ratio()
+    return (n * m * q + p * d * e) / (d * e * q)

@@ -1,0 +1,61 @@
+"""The public functions that compute, as one table: every row of inputs is tried on each of them."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+import pynn
+
+
+class Function(NamedTuple):
+    """A function, its operands for a size n, and the axis of operands and result that n is."""
+
+    name: str
+    call: Callable
+    operands: dict  # name -> shape, with "n" for the size
+    result: tuple | None  # shape of the result; None if there are several and no out=
+    slices: bool = True  # whether result[..., i:j] comes from operands[..., i:j]
+
+    def arrays(self, n, dtype, rng):
+        """Operands of size n; saved outputs and others alike lie in (0, 1)."""
+        shapes = [tuple(n if s == "n" else s for s in shape) for shape in self.operands.values()]
+        return [rng.uniform(0.01, 0.99, shape).astype(dtype) for shape in shapes]
+
+    def out_shape(self, n):
+        return tuple(n if s == "n" else s for s in self.result)
+
+
+def _functions():
+    for name, activation in pynn.ACTIVATIONS.items():
+        yield Function(name, activation.forward, {"x": ("n",)}, ("n",))
+        operands = {"dy": ("n",), activation.saves: ("n",)}
+        yield Function(f"{name}_backward", activation.backward, operands, ("n",))
+    yield Function("softmax", pynn.softmax, {"x": (3, "n")}, (3, "n"), slices=False)
+    operands = {"dy": (3, "n"), "y": (3, "n")}
+    yield Function("softmax_backward", pynn.softmax_backward, operands, (3, "n"), slices=False)
+    operands = {"x": (4, 11), "w": (11, "n"), "b": ("n",)}
+    yield Function("affine", pynn.affine, operands, (4, "n"))
+
+    def relu(x, w, b, out=None):
+        return pynn.affine(x, w, b, activation="relu", out=out)
+
+    operands = {"x": (4, "n"), "w": ("n", 6), "b": (6,)}
+    yield Function("affine over n", relu, operands, (4, 6), slices=False)
+    operands = {"dy": (4, "n"), "x": (4, 5), "w": (5, "n")}
+    yield Function("affine_backward", pynn.affine_backward, operands, None, slices=False)
+
+    def tanh_backward(dy, x, w, y):
+        return pynn.affine_backward(dy, x, w, y, activation="tanh")
+
+    operands = {"dy": (4, 5), "x": (4, "n"), "w": ("n", 5), "y": (4, 5)}
+    yield Function("affine_backward over n", tanh_backward, operands, None, slices=False)
+
+
+FUNCTIONS = {f.name: f for f in _functions()}
+WITH_OUT = {name: f for name, f in FUNCTIONS.items() if f.result}
+
+
+def results(value):
+    """The result or results of a call as a list."""
+    return list(value) if isinstance(value, tuple) else [value]

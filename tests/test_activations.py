@@ -1,0 +1,207 @@
+"""Every activation of the table: accuracy, special values, dtypes, floating-point flags."""
+
+import numpy as np
+import oracles
+import pytest
+from oracles import BITS, mp_call, ulp_error_mp, ulp_errors, wide_call
+
+import pynn
+from pynn import reference
+
+ACTIVATIONS = list(pynn.ACTIVATIONS)
+BOUND = 2.0  # ULP, of every elementwise function
+
+
+def windows(dtype, width=64):
+    """Runs of consecutive numbers around every place where an implementation may turn."""
+    info = np.finfo(dtype)
+    low, high = info.minexp - info.nmant, info.maxexp
+    centres = [np.ldexp(dtype(1), e) for e in range(low, high)] + [dtype(0), info.max]
+    logs = np.log(np.array([2, info.max, info.tiny, info.smallest_subnormal, info.eps], dtype))
+    multiples = np.array([0.25, 0.5, 1, 1.5, 2, 3], dtype)
+    centres = np.concatenate([centres, np.abs(np.outer(logs, multiples)).ravel()]).astype(dtype)
+    bits = centres.view(BITS[dtype]).astype(np.int64)
+    bits = bits[:, None] + np.arange(-width // 2, width // 2)
+    bits = bits[(bits >= 0) & (bits <= dtype(np.inf).view(BITS[dtype]).astype(np.int64))]
+    positive = np.unique(bits).astype(BITS[dtype]).view(dtype)
+    return np.concatenate([positive, -positive, [dtype(np.nan)]])
+
+
+@pytest.fixture(scope="module")
+def samples():
+    """dtype -> inputs: every 997th float32; random mantissas in every binade of float64."""
+    rng = np.random.default_rng(7)
+    stride = np.arange(0, 2**32, 997, dtype=np.uint64).astype(np.uint32).view(np.float32)
+    tops = np.arange(2**12, dtype=np.uint64) << np.uint64(52)  # sign and exponent
+    lows = rng.integers(0, 2**52, (tops.size, 64), np.uint64)
+    binades = (tops[:, None] | lows).ravel().view(np.float64)
+    sigmas = rng.standard_normal(200_000)
+    return {
+        np.float32: np.concatenate([stride, windows(np.float32, 4096)]),
+        np.float64: np.concatenate([binades, windows(np.float64), sigmas, 30 * sigmas]),
+    }
+
+
+def sensitivities(n, dtype):
+    """Values for dy: many binades, both signs."""
+    rng = np.random.default_rng(8)
+    return np.ldexp(rng.uniform(-2, 2, n), rng.integers(-30, 30, n)).astype(dtype)
+
+
+def saved_by(activation, x):
+    """What the activation keeps for its backward, computed by pynn."""
+    return activation.forward(x) if activation.saves == "y" else x
+
+
+@pytest.fixture(scope="module")
+def oracle(samples):
+    """(name, dtype) -> (x, its value, dy, saved, value of the backward), in the wider type."""
+    cache = {}
+
+    def oracle(name, dtype):
+        if (name, dtype) not in cache:
+            cache.clear()
+            formula, x = reference.ACTIVATIONS[name], samples[dtype]
+            dy = sensitivities(x.size, dtype)
+            saved = saved_by(pynn.ACTIVATIONS[name], x)
+            forward = wide_call(formula.forward, x)
+            cache[name, dtype] = x, forward, dy, saved, wide_call(formula.backward, dy, saved)
+        return cache[name, dtype]
+
+    return oracle
+
+
+@pytest.mark.parametrize("dtype", oracles.DTYPES, ids=["float32", "float64"])
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_accuracy(name, dtype, oracle, every_setting, record_ulp):
+    """Within 2 ULP everywhere, forward and backward, under every setting, raising no flags."""
+    if dtype == np.float64 and not oracles.HAS_LONGDOUBLE:
+        pytest.skip("long double is double here")
+    x, forward, dy, saved, backward = oracle(name, dtype)
+    activation = pynn.ACTIVATIONS[name]
+    known = {}
+    for setting in every_setting():
+        with np.errstate(all="raise"):
+            results = {"": activation.forward(x), " backward": activation.backward(dy, saved)}
+        for (suffix, got), true in zip(results.items(), (forward, backward), strict=True):
+            if suffix in known:
+                oracles.assert_same_bits(got, known[suffix], setting + suffix)
+                continue
+            known[suffix] = got
+            errors = ulp_errors(got, true)
+            worst = int(np.argmax(errors))
+            record_ulp(f"{name}{suffix} {np.dtype(dtype)}", errors[worst])
+            assert errors[worst] <= BOUND, f"{setting}: {suffix} at {x[worst]!r}, dy {dy[worst]!r}"
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_accuracy_against_mpmath(name, dtype, samples, record_ulp):
+    """The same on a few inputs of every kind, against 240 bits."""
+    activation, formula = pynn.ACTIVATIONS[name], reference.ACTIVATIONS[name]
+    rng = np.random.default_rng(9)
+    x = samples[dtype]
+    x = np.concatenate([rng.choice(x[np.isfinite(x)], 500), rng.normal(0, 8, 500).astype(dtype)])
+    dy, saved = sensitivities(x.size, dtype), saved_by(activation, x)
+    keep = np.isfinite(saved)
+    for got, true, which in (
+        (activation.forward(x), mp_call(formula.forward, x), ""),
+        (activation.backward(dy, saved), mp_call(formula.backward, dy, np.where(keep, saved, 0)), " backward"),
+    ):
+        for i in np.flatnonzero(keep):
+            error = ulp_error_mp(got[i], true[i])
+            record_ulp(f"{name}{which} {np.dtype(dtype)}", error)
+            assert error <= BOUND, f"{which} at {x[i]!r}, dy {dy[i]!r}, saved {saved[i]!r}"
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_special_values(name, dtype, isa):
+    """Infinities and zeros are the formula's limits; NaN in either operand comes out as NaN."""
+    activation, formula = pynn.ACTIVATIONS[name], reference.ACTIVATIONS[name]
+    info = np.finfo(dtype)
+    x = [0.0, 1.0, info.tiny, info.smallest_subnormal, info.max, np.inf]
+    x = np.array(x + [-v for v in x] + [np.nan], dtype)
+    with np.errstate(all="raise"):
+        y = activation.forward(x)
+    true = wide_call(formula.forward, x)
+    assert ulp_errors(y, true).max() <= BOUND
+    assert np.isnan(y).tolist() == np.isnan(x).tolist()
+    dy, saved = (a.ravel() for a in np.meshgrid(x, saved_by(activation, x)))
+    with np.errstate(all="raise"):
+        dx = activation.backward(dy, saved)
+    nan = np.isnan(dy) | np.isnan(saved)
+    assert np.isnan(dx[nan]).all()
+    true = wide_call(formula.backward, dy, saved)
+    assert ulp_errors(dx[~nan], true[~nan]).max() <= BOUND
+
+
+def test_relu_backward_stops_everything_but_nan(dtype, isa):
+    """Where the unit is off the gradient is 0, also that of an infinite dy."""
+    dy = np.array([1, -np.inf, np.inf, np.nan, 2, np.inf], dtype)
+    y = np.array([0, 0, 0, 0, 3, 3], dtype)
+    expected = np.array([0, 0, 0, np.nan, 2, np.inf], dtype)
+    assert np.array_equal(pynn.relu_backward(dy, y), expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_odd_bits_raise_no_flags(name, dtype, isa, rng):
+    """Any bit pattern, signalling NaNs included, in any position of the vector and the tail."""
+    activation, bits = pynn.ACTIVATIONS[name], BITS[dtype]
+    x, dy = rng.integers(0, np.iinfo(bits).max, (2, 20_011), bits, endpoint=True).view(dtype)
+    with np.errstate(all="raise"):
+        y = activation.forward(x)
+        dx = activation.backward(dy, x)
+        for n in range(40):
+            oracles.assert_same_bits(activation.forward(x[n : 2 * n]), y[n : 2 * n], f"{n}")
+            oracles.assert_same_bits(activation.backward(dy[n : 2 * n], x[n : 2 * n]), dx[n : 2 * n])
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_is_a_ufunc(name, rng):
+    activation = pynn.ACTIVATIONS[name]
+    assert activation.name == name and activation.saves in ("x", "y")
+    assert getattr(pynn, name) is activation.forward
+    assert getattr(pynn, f"{name}_backward") is activation.backward
+    for f in (activation.forward, activation.backward):
+        assert isinstance(f, np.ufunc) and len(f.__doc__) > 100
+        assert {"f->f", "d->d", "ff->f", "dd->d"} & set(f.types)
+    x = rng.standard_normal((3, 4))
+    y = activation.forward(x)
+    out = np.full_like(x, 9)
+    assert activation.forward(x, out=out, where=x > 0) is out
+    assert np.array_equal(out, np.where(x > 0, y, 9))
+    assert activation.forward(x, dtype=np.float32).dtype == np.float32
+    assert activation.backward(x[0], y).shape == (3, 4)
+    assert isinstance(activation.forward(0.5), np.float64)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("given, result", [("?", "d"), ("e", "f"), *[(c, "d") for c in "bBhHiIlLqQ"]])
+def test_other_dtypes(name, given, result):
+    """float16 is computed in float32, whole numbers in float64; nothing else is accepted."""
+    activation = pynn.ACTIVATIONS[name]
+    x = np.array([0, 1, 3, 7], given)
+    for got, want in (
+        (activation.forward(x), activation.forward(x.astype(result))),
+        (activation.backward(x, x), activation.backward(x.astype(result), x.astype(result))),
+    ):
+        assert got.dtype == result
+        oracles.assert_same_bits(got, want)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("given", ["O", "F", "D", "U1", "M8[s]", "g"])
+def test_refused_dtypes(name, given):
+    activation = pynn.ACTIVATIONS[name]
+    x = np.zeros(3, given)
+    with pytest.raises(TypeError, match=name):
+        activation.forward(x)
+    with pytest.raises(TypeError, match=name):
+        activation.backward(x, x)
+
+
+def test_the_table_is_read_only():
+    with pytest.raises(TypeError):
+        pynn.ACTIVATIONS["other"] = None
+    assert list(pynn.ACTIVATIONS) == list(reference.ACTIVATIONS)
+    for name, row in pynn.ACTIVATIONS.items():
+        assert reference.ACTIVATIONS[name].saves == row.saves

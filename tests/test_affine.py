@@ -1,0 +1,237 @@
+"""affine and affine_backward: exact sums, the contract's bits, random data, shapes and layouts."""
+
+import itertools
+
+import numpy as np
+import oracles
+import pytest
+
+import pynn
+from pynn import _core
+
+ACTIVATIONS = list(pynn.ACTIVATIONS)
+CHUNK = _core.build_info()["affine_chunk"]
+EDGES = [0, 1, 2, 3, 7, 8, 9, 13, 14, 15, 16, 17, 27, 28, 29, 31, 32, 33, 47, 48, 63, 64, 65, 97]
+LONG = [127, 128, 129, 255, 256, 257, 511, 513, 1025]
+
+
+def whole(rng, *shape, dtype=np.float32):
+    """Small whole numbers: every order of summation is exact."""
+    return rng.integers(-8, 9, shape).astype(dtype)
+
+
+def reversed_both(a):
+    return np.ascontiguousarray(a[::-1, ::-1])[::-1, ::-1]
+
+
+def every_second(a):
+    wide = np.full((2 * a.shape[0], 3 * a.shape[1]), np.nan, a.dtype)
+    wide[::2, ::3] = a
+    return wide[::2, ::3]
+
+
+def within_larger(a):
+    wide = np.full((a.shape[0] + 2, a.shape[1] + 5), np.nan, a.dtype)
+    wide[1:-1, 3:-2] = a
+    return wide[1:-1, 3:-2]
+
+
+LAYOUTS = {
+    "C": np.ascontiguousarray,
+    "F": np.asfortranarray,
+    "reversed": reversed_both,
+    "strided": every_second,
+    "within": within_larger,
+    "within.T": lambda a: within_larger(a.T).T,
+}
+
+
+def sizes():
+    """(m, k, n) around every block edge, one at a time and a few together."""
+    for v in EDGES + LONG:
+        yield from ((v, 5, 6), (3, v, 19), (4, 7, v), (15, v, 33))
+    yield from itertools.product((1, 13, 14, 15, 29), (1, 16, 257), (1, 31, 33, 65))
+
+
+def test_exact_on_whole_numbers(dtype, isa, threads, rng):
+    for m, k, n in sizes():
+        x, w = whole(rng, m, k, dtype=dtype), whole(rng, k, n, dtype=dtype)
+        b = whole(rng, n, dtype=dtype)
+        for bias in (b, None):
+            y = pynn.affine(x, w, bias)
+            assert y.dtype == dtype and y.shape == (m, n)
+            assert np.array_equal(y, x @ w + (0 if bias is None else b)), (m, k, n)
+
+
+def test_exact_backward_on_whole_numbers(dtype, isa, threads, rng):
+    for m, k, n in sizes():
+        x, w = whole(rng, m, k, dtype=dtype), whole(rng, k, n, dtype=dtype)
+        dy = whole(rng, m, n, dtype=dtype)
+        dx, dw, db = pynn.affine_backward(dy, x, w)
+        for got, want in ((dx, dy @ w.T), (dw, x.T @ dy), (db, dy.sum(axis=0))):
+            assert got.dtype == dtype and np.array_equal(got, want), (m, k, n)
+
+
+@pytest.mark.parametrize("size", [(3, 4, 5), (14, 64, 32), (29, 257, 70), (1, 65, 33), (130, 3, 17)])
+def test_layouts(size, dtype, isa, rng):
+    """Row or column order, strides of either sign and sign, padding: the same bits."""
+    m, k, n = size
+    x, w = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
+    b, dy = rng.standard_normal(n).astype(dtype), rng.standard_normal((m, n)).astype(dtype)
+    y, back = pynn.affine(x, w, b), pynn.affine_backward(dy, x, w)
+    for (xl, to_x), (wl, to_w) in itertools.product(LAYOUTS.items(), repeat=2):
+        oracles.assert_same_bits(pynn.affine(to_x(x), to_w(w), b), y, f"{xl} {wl}")
+    for names in itertools.product(LAYOUTS, repeat=3):
+        dy2, x2, w2 = (LAYOUTS[name](a) for name, a in zip(names, (dy, x, w), strict=True))
+        for got, want in zip(pynn.affine_backward(dy2, x2, w2), back, strict=True):
+            oracles.assert_same_bits(got, want, str(names))
+    for b2 in (b[::-1], np.repeat(b, 2)[::2], np.repeat(b, 3)[::-3], np.broadcast_to(b[:1], n)):
+        want = pynn.affine(x, w, np.ascontiguousarray(b2))
+        oracles.assert_same_bits(pynn.affine(x, w, b2), want, f"bias of strides {b2.strides}")
+
+
+CONTRACT_SIZES = [(2, 3, 5), (1, CHUNK, 3), (3, CHUNK + 1, 2), (2, 2 * CHUNK + 7, 3), (17, 20, 33)]
+
+
+@pytest.fixture(scope="module")
+def contract_cases():
+    """dtype -> inputs and the contract's bits, computed once by the loop in oracles.affine."""
+    rng = np.random.default_rng(3)
+    table = {}
+    for dtype in oracles.DTYPES:
+        rows = table[dtype] = []
+        for m, k, n in CONTRACT_SIZES:
+            x, w, b, dz = (
+                rng.standard_normal(s).astype(dtype) for s in ((m, k), (k, n), (n,), (m, n))
+            )
+            ones = np.ones((1, m), dtype)
+            rows.append(
+                (
+                    (x, w, b, dz),
+                    oracles.affine(x, w, b, CHUNK),
+                    oracles.affine(dz, np.ascontiguousarray(w.T), None, CHUNK),
+                    oracles.affine(np.ascontiguousarray(x.T), dz, None, CHUNK),
+                    oracles.affine(ones, dz, None, CHUNK)[0],
+                )
+            )
+    return table
+
+
+def test_bits_of_the_contract(dtype, isa, threads, contract_cases):
+    """Chunks of k, fma from +0 in increasing k, chunk sums in order, then the bias."""
+    for (x, w, b, dz), y, *gradients in contract_cases[dtype]:
+        oracles.assert_same_bits(pynn.affine(x, w, b), y, f"{x.shape} @ {w.shape}")
+        back = pynn.affine_backward(dz, x, w)
+        for name, got, want in zip(("dx", "dw", "db"), back, gradients, strict=True):
+            oracles.assert_same_bits(got, want, f"{name} of {x.shape} @ {w.shape}")
+
+
+def test_bits_of_long_sums(dtype, isa, rng):
+    """Every gradient's own k runs over more than one chunk."""
+    m, k, n = 2 * CHUNK + 3, 2, 3
+    x, w, dz = (rng.standard_normal(s).astype(dtype) for s in ((m, k), (k, n), (m, n)))
+    _, dw, db = pynn.affine_backward(dz, x, w)
+    oracles.assert_same_bits(dw, oracles.affine(x.T, dz, None, CHUNK))
+    oracles.assert_same_bits(db, oracles.affine(np.ones((1, m), dtype), dz, None, CHUNK)[0])
+    dx, _, _ = pynn.affine_backward(dz.T.copy(), w.T.copy(), x.T.copy())
+    oracles.assert_same_bits(dx, oracles.affine(dz.T, x, None, CHUNK))
+
+
+def test_subnormal_sums_and_signs_of_zero(dtype, isa):
+    """Underflow within a sum is gradual, and zeros have the contract's sign."""
+    tiny = np.finfo(dtype).smallest_subnormal
+    x = np.array([[tiny, 1], [-tiny, 0], [0, -0.0], [-tiny, 0]], dtype)
+    w = np.array([[0.5, 3, -1], [tiny, -tiny, tiny]], dtype)
+    for b in (None, np.array([-0.0, 0, tiny], dtype)):
+        oracles.assert_same_bits(pynn.affine(x, w, b), oracles.affine(x, w, b, CHUNK), f"{b}")
+
+
+@pytest.mark.parametrize("name", [None, *ACTIVATIONS])
+def test_fused_activation_is_the_ufunc(name, dtype, isa, threads, rng):
+    """Fused forward and backward give the bits of the steps done one after the other."""
+    for m, k, n in ((1, 1, 1), (3, 300, 5), (33, 20, 70), (200, 31, 257)):
+        x, w, b, dy = (
+            rng.standard_normal(s).astype(dtype) for s in ((m, k), (k, n), (n,), (m, n))
+        )
+        z = pynn.affine(x, w, b)
+        y = pynn.affine(x, w, b, activation=name)
+        back = pynn.affine_backward(dy, x, w, y, activation=name)
+        dz = dy
+        if name is not None:
+            activation = pynn.ACTIVATIONS[name]
+            oracles.assert_same_bits(y, activation.forward(z), f"{m, k, n}")
+            dz = activation.backward(dy, y if activation.saves == "y" else z)
+        for got, want in zip(back, pynn.affine_backward(dz, x, w), strict=True):
+            oracles.assert_same_bits(got, want, f"{m, k, n}")
+
+
+def test_random_data_within_the_bound(dtype, isa, threads, rng, record_ulp):
+    """|error| <= (chunk + number of chunks + 1) eps / 2 sum |x||w|, the bound of chunked sums."""
+    for m, k, n in ((5, 1000, 7), (64, 300, 65), (1, 4099, 3)):
+        x, w = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
+        b = rng.standard_normal(n).astype(dtype)
+        wide = np.longdouble
+        true = (x.astype(wide)[:, :, None] * w.astype(wide)).sum(axis=1) + b
+        size = np.abs(x).astype(np.float64) @ np.abs(w) + np.abs(b)
+        steps = min(k, CHUNK) + -(-k // CHUNK) + 1
+        unit = np.finfo(dtype).eps / 2 * size
+        error = np.abs(pynn.affine(x, w, b) - true) / unit
+        record_ulp(f"affine {np.dtype(dtype)}, in eps/2 sum|x||w|", error.max())
+        assert error.max() <= steps
+
+
+@pytest.mark.parametrize("lead", [(), (4,), (2, 3), (2, 1, 5), (0,), (3, 0)])
+def test_leading_axes(lead, dtype, rng):
+    """x of any number of axes is its rows; gradients come back in x's shape."""
+    x, w = whole(rng, *lead, 6, dtype=dtype), whole(rng, 6, 5, dtype=dtype)
+    b, dy = whole(rng, 5, dtype=dtype), whole(rng, *lead, 5, dtype=dtype)
+    y = pynn.affine(x, w, b)
+    assert y.shape == (*lead, 5) and np.array_equal(y, x @ w + b)
+    dx, dw, db = pynn.affine_backward(dy, x, w)
+    rows, outs = x.reshape(-1, 6), dy.reshape(-1, 5)
+    assert dx.shape == x.shape and np.array_equal(dx, dy @ w.T)
+    assert np.array_equal(dw, rows.T @ outs) and np.array_equal(db, outs.sum(axis=0))
+
+
+def test_nothing_to_sum(dtype, isa):
+    """k = 0 gives the bias, through the activation; empty outputs stay empty."""
+    b = np.array([1, -2, 3], dtype)
+    x, w = np.empty((4, 0), dtype), np.empty((0, 3), dtype)
+    assert np.array_equal(pynn.affine(x, w, b), np.tile(b, (4, 1)))
+    assert np.array_equal(pynn.affine(x, w), np.zeros((4, 3)))
+    assert np.array_equal(pynn.affine(x, w, b, activation="relu"), np.tile([1, 0, 3], (4, 1)))
+    dx, dw, db = pynn.affine_backward(np.ones((4, 3), dtype), x, w)
+    assert dx.shape == (4, 0) and dw.shape == (0, 3) and np.array_equal(db, [4, 4, 4])
+    dx, dw, db = pynn.affine_backward(np.ones((0, 3), dtype), np.ones((0, 2), dtype), np.ones((2, 3), dtype))
+    assert dx.shape == (0, 2) and not dw.any() and dw.shape == (2, 3) and not db.any()
+
+
+def test_without_dx(rng):
+    x, w, dy = whole(rng, 4, 3), whole(rng, 3, 5), whole(rng, 4, 5)
+    dx, dw, db = _core.affine_backward(dy, x, w, need_dx=False)
+    assert dx is None and np.array_equal(dw, x.T @ dy) and np.array_equal(db, dy.sum(axis=0))
+
+
+@pytest.mark.parametrize(
+    "types, result",
+    [("ff", "f"), ("dd", "d"), ("fd", "d"), ("df", "d"), ("ii", "d"), ("bf", "f"), ("lf", "d"), ("?d", "d")],
+)
+def test_dtypes(types, result, rng):
+    x, w = rng.integers(0, 2, (3, 4)).astype(types[0]), rng.integers(0, 2, (4, 2)).astype(types[1])
+    y = pynn.affine(x, w)
+    assert y.dtype == result and np.array_equal(y, x.astype(result) @ w.astype(result))
+    dx, dw, db = pynn.affine_backward(y, x, w)
+    assert {dx.dtype, dw.dtype, db.dtype} == {np.dtype(result)}
+
+
+def test_nan_and_infinity_reach_what_they_touch(dtype, isa):
+    """No shortcut past zeros: 0 times NaN or infinity is NaN, and only in its own row and column."""
+    x, w = np.zeros((20, 40), dtype), np.ones((40, 50), dtype)
+    x[3, 5], x[7, 6], w[9, 11] = np.nan, np.inf, np.inf
+    with np.errstate(invalid="ignore"):
+        expected = x @ w
+        assert np.array_equal(pynn.affine(x, w), expected, equal_nan=True)
+        assert np.isnan(expected).sum() == 50 + 19 and np.isinf(expected).sum() == 49
+        for name in ACTIVATIONS:
+            y = pynn.affine(x, w, activation=name)
+            assert np.array_equal(np.isnan(y), np.isnan(pynn.ACTIVATIONS[name].forward(expected)))

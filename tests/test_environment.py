@@ -1,0 +1,390 @@
+"""The process around pynn: floating-point modes, fork, threads, environment variables."""
+
+import ctypes
+import os
+import platform
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import oracles
+import pytest
+from conftest import ISAS, LACKING
+from functions import FUNCTIONS, results
+
+import pynn
+from pynn import _core
+
+ROUNDING = {
+    "x86_64": {"nearest": 0, "down": 0x400, "up": 0x800, "zero": 0xC00},
+    "aarch64": {"nearest": 0, "down": 0x800000, "up": 0x400000, "zero": 0xC00000},
+}.get(platform.machine(), {})
+needs_x86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="reads x86-64's MXCSR")
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+MODES = 0xFFC0  # MXCSR without its exception flags
+FLUSH = 0x8040  # flush to zero, denormals are zero
+
+
+class Environment:
+    """The C library's floating-point environment of this thread."""
+
+    def __init__(self):
+        self.libc = ctypes.CDLL(None)
+        self.memory = (ctypes.c_uint8 * 64)()
+
+    def mxcsr(self):
+        assert self.libc.fegetenv(self.memory) == 0
+        return int.from_bytes(bytes(self.memory)[28:32], "little") & MODES
+
+    def set_mxcsr(self, value):
+        assert self.libc.fegetenv(self.memory) == 0
+        self.memory[28:32] = list(value.to_bytes(4, "little"))
+        assert self.libc.fesetenv(self.memory) == 0
+
+    def rounding(self, mode=None):
+        if mode is not None:
+            assert self.libc.fesetround(mode) == 0
+        return self.libc.fegetround()
+
+
+def use_everything(dtype=np.float32, n=5000):
+    """Call every function of the table; a list of results."""
+    rng = np.random.default_rng(1)
+    values = []
+    for function in FUNCTIONS.values():
+        values += results(function.call(*function.arrays(n, dtype, rng)))
+    for distribution in ("normal", "uniform"):
+        values.append(np.empty(5 * n, dtype))
+        _core.fill(values[-1], distribution, 1, 0.0, 1.0)
+    return values
+
+
+@needs_x86
+def test_modes_are_left_alone(threads):
+    """Rounding mode, flush-to-zero and exception masks are after use what they were."""
+    environment = Environment()
+    before = environment.mxcsr()
+    use_everything()
+    assert environment.mxcsr() == before
+    found = []
+
+    def elsewhere():
+        own = Environment()
+        first = own.mxcsr()
+        use_everything()
+        found.append((first, own.mxcsr()))
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert found[0][0] == found[0][1]
+
+
+@pytest.mark.skipif(not ROUNDING, reason="rounding modes of this machine are unknown")
+@pytest.mark.parametrize("mode", ["down", "up", "zero"])
+def test_callers_rounding_mode(mode, dtype, isa, threads):
+    """Results do not depend on it, and it stays."""
+    want = use_everything(dtype)
+    environment = Environment()
+    try:
+        environment.rounding(ROUNDING[mode])
+        got = use_everything(dtype)
+        after = environment.rounding()
+    finally:
+        environment.rounding(ROUNDING["nearest"])
+    assert after == ROUNDING[mode]
+    for one, other in zip(got, want, strict=True):
+        oracles.assert_same_bits(one, other)
+
+
+@needs_x86
+def test_callers_flush_to_zero(dtype, isa, threads):
+    """Subnormals are kept although the caller flushes them, and the caller goes on flushing."""
+    environment = Environment()
+    before = environment.mxcsr()
+    x = np.full(100_000, np.finfo(dtype).tiny / 4, dtype)
+    small, ones = x[:400].reshape(20, 20), np.eye(20, dtype=dtype)
+    try:
+        environment.set_mxcsr(before | FLUSH)
+        y, z = pynn.tanh(x), pynn.affine(small, ones)
+        after = environment.mxcsr()
+    finally:
+        environment.set_mxcsr(before)
+    assert after == before | FLUSH
+    assert (y == x).all() and (z == small).all()
+
+
+WORKERS = """
+import ctypes, hashlib, numpy as np
+libc = ctypes.CDLL(None)
+memory = (ctypes.c_uint8 * 64)()
+def mxcsr(change=0):
+    libc.fegetenv(memory)
+    value = int.from_bytes(bytes(memory)[28:32], "little") | change
+    memory[28:32] = list(value.to_bytes(4, "little"))
+    libc.fesetenv(memory)
+    return value & 0xffc0
+before = mxcsr({change})
+import pynn
+assert mxcsr() == before, "import changed the modes"
+pynn.set_num_threads(5)
+tiny = np.finfo(np.float32).tiny
+x = np.full((512, 300), tiny, np.float32)
+w = np.full((300, 400), 0.1, np.float32)
+digest = hashlib.sha256()
+for _ in range(5):
+    for y in (pynn.affine(x, w), pynn.tanh(x), pynn.sigmoid(-90 - np.arange(300000) % 13 * np.float32(1))):
+        digest.update(y.tobytes())
+assert mxcsr() == before, "use changed the modes"
+print(digest.hexdigest())
+"""
+
+
+@needs_x86
+def test_modes_of_worker_threads(python):
+    """Threads inherit the modes of whoever starts them; pynn's compute in the standard ones."""
+    plain = python(WORKERS.format(change=0))
+    assert python(WORKERS.format(change=0x8040 | 0x4000)) == plain
+
+
+FORK = """
+import os, threading, numpy as np, pynn
+pynn.set_num_threads(3)
+x = np.random.default_rng(0).standard_normal((400, 300)).astype(np.float32)
+def work():
+    return pynn.affine(x, x.T).tobytes(), pynn.softmax(x).tobytes(), pynn.random.normal(200000, rng=0).tobytes()
+want = work()
+stop = threading.Event()
+def busy():
+    while not stop.is_set():
+        work()
+others = [threading.Thread(target=busy) for _ in range({busy})]
+for t in others: t.start()
+children = []
+for depth in range(12):
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            ok = work() == want
+            grandchild = os.fork()
+            if grandchild == 0:
+                os._exit(0 if work() == want else 1)
+            ok = ok and work() == want and os.waitpid(grandchild, 0)[1] == 0
+            code = 0 if ok else 1
+        finally:
+            os._exit(code)
+    children.append(child)
+    assert work() == want
+assert all(os.waitpid(child, 0)[1] == 0 for child in children)
+stop.set()
+for t in others: t.join()
+assert work() == want
+print("right")
+"""
+
+
+@needs_fork
+@pytest.mark.parametrize("busy", [0, 2], ids=["quiet", "while other threads compute"])
+def test_fork_after_use(busy, run):
+    """Both processes go on computing, with threads, right up to grandchildren."""
+    result = run("-W", "ignore", "-c", FORK.format(busy=busy), timeout=60)
+    assert result.stdout.strip() == "right", result.stderr
+
+
+def test_many_threads_at_once():
+    """Calls from many Python threads, while others change the threads and instruction sets."""
+    rng = np.random.default_rng(2)
+    jobs = []
+    for function in FUNCTIONS.values():
+        operands = function.arrays(3000, np.float32, rng)
+        jobs.append((function.call, operands, results(function.call(*operands))))
+    x = rng.standard_normal((200, 300)).astype(np.float32)
+    jobs.append((pynn.affine, (x, x.T), [pynn.affine(x, x.T)]))
+    jobs.append((lambda: pynn.random.normal(50_000, rng=4), (), [pynn.random.normal(50_000, rng=4)]))
+    available = [name for name in ISAS if name not in LACKING]
+    stop = threading.Event()
+
+    def disturb():
+        for i in range(10**9):
+            pynn.set_num_threads(1 + i % 7)
+            pynn.use_isa(available[i % len(available)])
+            if stop.wait(0.0005):
+                return
+
+    def job(i):
+        call, operands, want = jobs[i % len(jobs)]
+        return all(map(oracles.same_bits, results(call(*operands)), want))
+
+    other = threading.Thread(target=disturb)
+    other.start()
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            assert all(pool.map(job, range(40 * len(jobs))))
+    finally:
+        stop.set()
+        other.join()
+
+
+def test_idle_threads_sleep():
+    pynn.set_num_threads(5)
+    use_everything()
+    time.sleep(0.05)
+    before = time.process_time()
+    time.sleep(0.5)
+    assert time.process_time() - before < 0.05
+
+
+def test_set_num_threads():
+    for n in (1, 2, 5, 64):
+        pynn.set_num_threads(n)
+        assert pynn.get_num_threads() == n
+        assert pynn.affine(np.ones((300, 300)), np.ones((300, 300)))[299, 299] == 300
+    for bad in (0, -1, 10**6, 2**70, 1.5, "2", None, True):
+        with pytest.raises((TypeError, ValueError)):
+            pynn.set_num_threads(bad)
+        assert pynn.get_num_threads() == 64
+
+
+def test_use_isa():
+    for name, state in ISAS.items():
+        if state == "available":
+            pynn.use_isa(name)
+            assert pynn.get_isa() == name
+        else:
+            with pytest.raises(ValueError, match=f"{name}.*not support"):
+                pynn.use_isa(name)
+    assert "portable" in ISAS and ISAS["portable"] == "available"
+    before = pynn.get_isa()
+    for bad in ("sse9", "", "AVX2"):
+        with pytest.raises(ValueError, match="portable"):
+            pynn.use_isa(bad)
+    with pytest.raises(TypeError):
+        pynn.use_isa(None)
+    assert pynn.get_isa() == before
+
+
+def test_best_isa_is_the_default(python):
+    best = next(name for name, state in ISAS.items() if state == "available")
+    assert python("import pynn; print(pynn.get_isa())") == best
+
+
+@pytest.mark.parametrize("name", ISAS)
+def test_isa_from_the_environment(name, run):
+    result = run("-c", "import pynn; print(pynn.get_isa())", PYNN_ISA=name)
+    if name in LACKING:
+        assert result.returncode and "PYNN_ISA" in result.stderr and name in result.stderr
+    else:
+        assert result.stdout.strip() == name
+
+
+BAD_VARIABLES = {
+    "PYNN_ISA": ["sse9", "AVX2", "avx2,portable"],
+    "PYNN_NUM_THREADS": ["0", "-1", "two", "1.5", "99999999999999999999", "3 "],
+    "PYNN_BACKEND": ["torch", "Numpy"],
+}
+
+
+@pytest.mark.parametrize("name, value", [(n, v) for n, row in BAD_VARIABLES.items() for v in row])
+def test_bad_environment_variables(name, value, run):
+    """One clear error at import that names the variable and its value; never a fall back."""
+    result = run("-c", "import pynn", **{name: value})
+    last = result.stderr.strip().splitlines()[-1]
+    assert result.returncode == 1 and name in last and value in last
+    assert "Error" in last.split(":")[0]
+
+
+def test_good_environment_variables(python):
+    show = "import pynn; print(pynn.get_num_threads(), pynn.get_backend())"
+    assert python(show, PYNN_NUM_THREADS="3", PYNN_BACKEND="numpy") == "3 numpy"
+    assert python(show, PYNN_NUM_THREADS="", PYNN_ISA="", PYNN_BACKEND="").split()[1] == "pynn"
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no CPU affinity on this system")
+def test_default_threads_are_the_cpus_allowed(python):
+    show = "import os; os.sched_setaffinity(0, {{{0}}}); import pynn; print(pynn.get_num_threads())"
+    cpus = sorted(os.sched_getaffinity(0))
+    assert python(show.format(cpus[0])) == "1"
+    assert 1 <= int(python(show.format(", ".join(map(str, cpus))))) <= len(cpus)
+
+
+def seconds(call):
+    """The shortest of a few runs."""
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+@pytest.mark.skipif(len(ISAS) == len(LACKING) + 1, reason="one instruction set only")
+def test_override_takes_effect():
+    """Not only its name: portable, whose fma is software, is plainly slower than the best."""
+    pynn.set_num_threads(1)
+    x = np.linspace(-5, 5, 50_000)
+    times = {}
+    for name in ISAS:
+        if name not in LACKING:
+            pynn.use_isa(name)
+            times[name] = seconds(lambda: _core.fma(x, x, x))
+    assert times.pop("portable") > 2 * max(times.values())
+
+
+def test_numpy_backend(python):
+    """PYNN_BACKEND=numpy runs layers on pynn.reference, and nothing falls back to it."""
+    code = """
+import numpy as np, pynn
+from pynn import _core, reference
+calls = []
+def count(module, name):
+    original = getattr(module, name)
+    def counted(*a, **k):
+        calls.append(module.__name__)
+        return original(*a, **k)
+    setattr(module, name, counted)
+for module in (_core, reference):
+    for name in ("affine", "affine_backward", "softmax", "fill"):
+        count(module, name)
+net = pynn.networks.MultiLayerNet(4, [5], 3, rng=0)
+net.gradient(np.ones((2, 4)), np.array([0, 1]))
+print(*set(calls))
+"""
+    assert python(code, PYNN_BACKEND="numpy") == "pynn.reference"
+    assert python(code) == "pynn._core"
+
+
+def test_import_is_light(python):
+    """The study's libraries are imported by the study alone."""
+    code = "import sys, pynn, pynn.cli; print({'matplotlib', 'sklearn', 'rich', 'pooch'} & {*sys.modules})"
+    assert python(code) == "set()"
+
+
+def test_show_config(capsys):
+    pynn.show_config()
+    text = capsys.readouterr().out
+    for part in (pynn.__version__, pynn.get_isa(), np.__version__, *ISAS):
+        assert part in text
+    config = pynn.show_config(mode="dicts")
+    assert config["running"]["threads"] == pynn.get_num_threads()
+    with pytest.raises(ValueError, match="mode"):
+        pynn.show_config(mode="xml")
+
+
+def test_unloaded_cleanly(run):
+    """A process that used every thread ends at once, whatever is still running."""
+    code = (
+        "import threading, numpy as np, pynn\n"
+        "pynn.set_num_threads(5)\n"
+        "x = np.ones((300, 300), np.float32)\n"
+        "def forever():\n"
+        "    while True: pynn.affine(x, x)\n"
+        "threading.Thread(target=forever, daemon=True).start()\n"
+        "pynn.affine(x, x)\n"
+    )
+    for _ in range(3):
+        result = run("-c", code, timeout=30)
+        assert result.returncode == 0 and not result.stderr
+    assert sys.version_info >= (3, 11)

@@ -1,0 +1,77 @@
+"""The instruction sets' objects: one symbol each, nothing that the linker could share among them.
+
+An AVX copy of an inline function that the linker picks for all crashes older CPUs at import.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import ISAS
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted((ROOT / "csrc" / "isa").glob("*.cpp"))
+COMPILER = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
+# what an object may want from outside: memory, and no mathematical library
+WANTED = {"memcpy", "memset", "memmove", "memcmp", "__stack_chk_fail", "_GLOBAL_OFFSET_TABLE_"}
+
+pytestmark = [
+    pytest.mark.skipif(not SOURCES, reason="no C++ sources beside the tests"),
+    pytest.mark.skipif(not COMPILER, reason="no C++ compiler"),
+    pytest.mark.skipif(not shutil.which("nm") or not shutil.which("readelf"), reason="no binutils"),
+]
+
+
+def output(*command):
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def built(source):
+    """The object of the last build, if it is newer than all that it is made of."""
+    inputs = [*ROOT.glob("csrc/**/*.[ch]pp"), ROOT / "setup.py"]
+    newest = max(p.stat().st_mtime for p in inputs)
+    objects = [p for p in ROOT.glob(f"build/**/csrc/isa/{source.stem}.o") if p.stat().st_mtime > newest]
+    return max(objects, key=lambda p: p.stat().st_mtime, default=None)
+
+
+@pytest.fixture(scope="module", params=SOURCES, ids=lambda p: p.stem)
+def isa_object(request, tmp_path_factory):
+    """The object of an instruction set, compiled with the flags of setup.py unless just built."""
+    source = request.param
+    found = built(source)
+    if found:
+        return source.stem, found
+    flags = re.search(r'^FLAGS = "(.*?)"', (ROOT / "setup.py").read_text(), re.M).group(1)
+    target = tmp_path_factory.mktemp("objects") / f"{source.stem}.o"
+    command = [COMPILER, "-std=c++20", "-fPIC", *shlex.split(flags), f"-I{ROOT / 'csrc'}"]
+    output(*command, "-c", str(source), "-o", str(target))
+    return source.stem, target
+
+
+def test_one_symbol(isa_object):
+    """One global definition, none weak or unique, and nothing from a mathematical library."""
+    name, path = isa_object
+    symbols = [line.split()[-2:] for line in output("nm", str(path)).splitlines() if line.strip()]
+    defined = [(kind, symbol) for kind, symbol in symbols if kind not in "Uw"]
+    shared = [(kind, symbol) for kind, symbol in defined if kind.isupper() or kind in "uv"]
+    weak = [symbol for kind, symbol in symbols if kind in "VvWwu"]
+    assert not weak
+    assert len(shared) == (name in ISAS), shared
+    assert all(name in symbol for _, symbol in shared)
+    assert {symbol for kind, symbol in symbols if kind == "U"} <= WANTED
+
+
+def test_no_static_initialisers(isa_object):
+    """Nothing runs at load, before the CPU is known."""
+    _, path = isa_object
+    sections = output("readelf", "--sections", "--wide", str(path))
+    assert not re.search(r"\.(init_array|preinit_array|ctors)", sections)
+    assert "_GLOBAL__sub_I" not in output("nm", str(path))
+
+
+def test_every_instruction_set_was_looked_at():
+    assert {*ISAS} <= {p.stem for p in SOURCES}

@@ -1,0 +1,265 @@
+"""Philox, the stream, fills: known answers, every slice is that slice of the whole, distributions."""
+
+import numpy as np
+import oracles
+import pytest
+from oracles import CTX
+
+import pynn
+from pynn import _core, reference
+
+BIG_KEY = 0xFEDCBA9876543210
+PARAMETERS = {"normal": [(0.0, 1.0), (-3.0, 0.02)], "uniform": [(0.0, 1.0), (-0.3, 0.7), (5.0, 5.5)]}
+CASES = [(name, *p) for name, rows in PARAMETERS.items() for p in rows]
+# philox4x32-10 of Random123's tests/kat_vectors: counter, key, answer
+KNOWN_ANSWERS = [
+    (
+        "00000000 00000000 00000000 00000000",
+        "00000000 00000000",
+        "6627e8d5 e169c58d bc57ac4c 9b00dbd8",
+    ),
+    (
+        "ffffffff ffffffff ffffffff ffffffff",
+        "ffffffff ffffffff",
+        "408f276d 41c83b0e a20bc7c6 6d5451fd",
+    ),
+    (
+        "243f6a88 85a308d3 13198a2e 03707344",
+        "a4093822 299f31d0",
+        "d16cfe09 94fdcceb 5001e420 24126ea1",
+    ),
+]
+
+
+def words(text):
+    return np.array([int(w, 16) for w in text.split()], np.uint32)
+
+
+def filled(n, distribution="normal", key=BIG_KEY, first=0.0, second=1.0, dtype=np.float32, **more):
+    out = np.full(n, np.nan, dtype)
+    _core.fill(out, distribution, key, first, second, **more)
+    return out
+
+
+@pytest.mark.parametrize("philox", [_core.philox4x32, pynn.random.philox4x32, reference.philox4x32])
+def test_known_answers(philox):
+    for counter, key, answer in KNOWN_ANSWERS:
+        assert np.array_equal(philox(words(counter), words(key)), words(answer))
+    counters, keys, answers = (np.array([words(t) for t in column]) for column in zip(*KNOWN_ANSWERS))
+    assert np.array_equal(philox(counters, keys), answers)
+    assert philox(counters[None, :, :], keys[:, None, :]).shape == (3, 3, 4)
+
+
+def test_philox_against_python(isa, rng):
+    counters, keys = rng.integers(0, 2**32, (200, 4), np.uint32), rng.integers(0, 2**32, (200, 2), np.uint32)
+    expected = [oracles.philox4x32(c, k) for c, k in zip(counters.tolist(), keys.tolist())]
+    assert np.array_equal(_core.philox4x32(counters, keys), expected)
+
+
+@pytest.mark.parametrize("distribution, first, second", CASES)
+def test_stream_is_the_documented_one(distribution, first, second, dtype, isa, record_ulp):
+    """Elements at the start, across groups and past 2^32 against 240 bits of the definition."""
+    for start in (0, 37, 2**32 - 70, 2**40 + 5, 2**62 + 1):
+        got = filled(150, distribution, BIG_KEY, first, second, dtype, start=start)
+        for i in range(0, 150, 1 if start == 37 else 7):
+            where = f"index {start + i}"
+            if distribution == "uniform":
+                want = oracles.uniform(start + i, BIG_KEY, first, second, dtype)
+                assert got[i] == want, where
+                continue
+            true = oracles.normal(start + i, BIG_KEY, first, second, dtype)
+            size = max(abs(true), abs(first))  # where loc cancels the draw, loc's unit counts
+            unit = CTX.ldexp(1, CTX.frexp(size)[1] - oracles.FORMAT[dtype][0])
+            error = float(abs(CTX.mpf(float(got[i])) - true) / unit)
+            record_ulp(f"normal({first}, {second}) {np.dtype(dtype)}", error)
+            assert error <= 2, f"{where}: {got[i]!r}, {CTX.nstr(true, 20)}"
+
+
+@pytest.mark.parametrize("distribution, first, second", CASES)
+def test_against_the_reference(distribution, first, second, dtype, isa):
+    """uniform bit for bit; normal within a few units of its larger parts."""
+    for start in (0, 11, 2**33 + 3):
+        got = filled(20_000, distribution, BIG_KEY, first, second, dtype, start=start)
+        want = np.full_like(got, np.nan)
+        reference.fill(want, distribution, BIG_KEY, first, second, start=start)
+        if distribution == "uniform":
+            oracles.assert_same_bits(got, want)
+        else:
+            unit = np.spacing(np.maximum(np.abs(want), dtype(abs(first))))
+            assert (np.abs(got - want) <= 4 * unit).all()
+
+
+@pytest.mark.parametrize("distribution", PARAMETERS)
+def test_every_slice_of_the_whole(distribution, dtype, every_setting):
+    """Any start and any length, under every setting, has the bits of the whole."""
+    whole = filled(4000, distribution, dtype=dtype)
+    starts = [0, 1, 15, 16, 17, 31, 32, 63, 64, 65, 127, 1000, 1023]
+    for setting in every_setting():
+        for start in starts:
+            for n in (0, 1, 2, 15, 16, 17, 33, 63, 64, 65, 130, 2900):
+                part = filled(n, distribution, dtype=dtype, start=start)
+                oracles.assert_same_bits(part, whole[start : start + n], f"{setting}: {start}, {n}")
+
+
+@pytest.mark.parametrize("distribution", PARAMETERS)
+def test_one_stream_for_all_settings(distribution, dtype, every_setting):
+    """Large enough for every thread to take part."""
+    n = 1_000_003
+    known = None
+    for setting in every_setting():
+        got = filled(n, distribution, 7, dtype=dtype, start=5)
+        known = got if known is None else known
+        oracles.assert_same_bits(got, known, setting)
+
+
+def test_every_order_and_stride_of_the_output(dtype, isa, threads):
+    """The value belongs to the index, wherever the element is kept."""
+    shape = (7, 40, 33)
+    whole = filled(shape, dtype=dtype)
+    assert np.array_equal(whole.ravel(), filled(whole.size, dtype=dtype))
+    layouts = {
+        "F": np.empty(shape, dtype, order="F"),
+        "moved": np.moveaxis(np.empty((33, 7, 40), dtype), 0, 2),
+        "reversed": np.empty(shape, dtype)[::-1, ::-1, ::-1],
+        "strided": np.empty((14, 120, 33), dtype)[::2, ::-3],
+        "last axis strided": np.empty((7, 40, 66), dtype)[..., ::2],
+        "offset": np.empty(7 * 40 * 33 + 3, dtype)[3:].reshape(shape),
+    }
+    for name, out in layouts.items():
+        _core.fill(out, "normal", BIG_KEY, 0.0, 1.0)
+        oracles.assert_same_bits(np.ascontiguousarray(out), whole, name)
+
+
+def test_index_strides(dtype, isa, threads, rng):
+    """out[idx] is element start + sum(idx * index_strides), for any strides."""
+    whole = filled(100_000, dtype=dtype)
+    for shape, strides, start in (
+        ((50,), (1,), 3),
+        ((50,), (7,), 0),
+        ((20, 30), (1, 100), 17),
+        ((20, 30), (1000, 1), 64),
+        ((5, 6, 7), (10_000, 300, 2), 9),
+        ((40,), (0,), 12),
+        ((40, 3), (-5, 2), 500),
+    ):
+        out = filled(shape, dtype=dtype, start=start, index_strides=strides)
+        index = start + sum(i * s for i, s in zip(np.indices(shape), strides, strict=True))
+        oracles.assert_same_bits(out, whole[index], f"{shape} {strides}")
+
+
+@pytest.mark.parametrize("distribution", PARAMETERS)
+def test_nothing_else_is_written(distribution, dtype, isa, threads):
+    for n in range(131):
+        buffer = np.full(n + 64, 9, dtype)
+        _core.fill(buffer[32 : 32 + n], distribution, 1, 0.0, 1.0)
+        assert (buffer[:32] == 9).all() and (buffer[32 + n :] == 9).all(), n
+        assert (buffer[32 : 32 + n] != 9).all()
+    gaps = np.full((30, 4), 9, dtype)
+    _core.fill(gaps[:, 1], distribution, 1, 0.0, 1.0)
+    assert (gaps[:, [0, 2, 3]] == 9).all()
+
+
+def test_uniform_is_half_open(dtype, isa):
+    """high never comes out, also where rounding would reach it."""
+    for low, high in ((0, 1), (-1, 1), (1, np.nextafter(dtype(1), dtype(2))), (2**20, 2**20 + 1)):
+        u = filled(200_000, "uniform", 3, low, high, dtype)
+        assert u.min() >= low and u.max() < high, (low, high)
+
+
+def test_moments_and_distribution(dtype):
+    stats = pytest.importorskip("scipy.stats")
+    n = 1_000_000
+    z = pynn.random.normal(n, rng=1, dtype=dtype).astype(np.float64)
+    u = pynn.random.uniform(n, rng=1, dtype=dtype).astype(np.float64)
+    for value, mean, deviation in (
+        (z, 0, 1),
+        (z**2, 1, 2**0.5),
+        (z**3, 0, 15**0.5),
+        (z**4, 3, 96**0.5),
+        (u, 1 / 2, 12**-0.5),
+        (u**2, 1 / 3, (4 / 45) ** 0.5),
+        (z[1:] * z[:-1], 0, 1),
+        (z[16:] * z[:-16], 0, 1),
+        (z[64:] * z[:-64], 0, 1),
+        ((u[1:] - 0.5) * (u[:-1] - 0.5), 0, 1 / 12),
+    ):
+        assert abs(value.mean() - mean) < 4.5 * deviation / n**0.5
+    assert stats.kstest(z, "norm").pvalue > 1e-4 and stats.kstest(u, "uniform").pvalue > 1e-4
+    assert abs(z).max() > 4.3 and len(np.unique(u)) > 0.96 * n
+
+
+def test_consecutive_seeds_and_keys_differ():
+    draws = np.array([pynn.random.normal(4000, rng=seed) for seed in range(8)])
+    draws = np.concatenate([draws, [filled(4000, key=k) for k in (0, 1, 2**32, 2**63)]])
+    correlation = np.corrcoef(draws) - np.eye(len(draws))
+    assert np.abs(correlation).max() < 5 / 4000**0.5
+    shifted = np.intersect1d(draws[0], draws[1])
+    assert len(shifted) < 20
+
+
+def test_seeds_of_spec_7(rng):
+    """int, sequence, SeedSequence: reproducible; Generator: advances; None: fresh each time."""
+
+    def draw(seed):
+        return pynn.random.normal(9, rng=seed).tolist()
+
+    assert draw(5) == draw(5) == draw(np.random.SeedSequence(5)) == draw(np.int64(5)) != draw(6)
+    assert draw([1, 2]) == draw([1, 2]) != draw([2, 1])
+    assert pynn.random.key(5) == int(np.random.SeedSequence(5).generate_state(1, np.uint64)[0])
+    one, two = np.random.default_rng(3), np.random.default_rng(3)
+    first = draw(one)
+    assert first == draw(two) and draw(one) == draw(two) != first
+    assert pynn.random.key(np.random.default_rng(3)) == int(np.random.default_rng(3).integers(0, 2**64, dtype=np.uint64))
+    assert draw(None) != draw(None)
+    generator = np.random.default_rng(8)
+    assert draw(generator.bit_generator) != draw(generator)
+
+
+@pytest.mark.parametrize("seed", ["seed", 1.5, object(), -1, np.random.RandomState(1)])
+def test_bad_seeds(seed):
+    with pytest.raises((TypeError, ValueError), match="rng|seed|negative"):
+        pynn.random.normal(3, rng=seed)
+
+
+@pytest.mark.parametrize("sample", [pynn.random.normal, pynn.random.uniform])
+def test_shapes_dtypes_and_out(sample, dtype):
+    assert sample((2, 3), rng=0).dtype == np.float32
+    whole = sample((6, 5), rng=0, dtype=dtype)
+    assert whole.shape == (6, 5) and whole.dtype == dtype and whole.flags.c_contiguous
+    assert sample(7, rng=0).shape == (7,) and np.shape(sample((), rng=0)) == ()
+    assert sample((0, 4), rng=0).shape == (0, 4)
+    out = np.empty((6, 5), dtype)
+    assert sample(out=out, rng=0) is out
+    oracles.assert_same_bits(out, whole)
+    out = np.empty((5, 6), dtype).T
+    assert sample(out=out, rng=0) is out
+    oracles.assert_same_bits(out, whole)
+    assert np.array_equal(sample((6, 5), 0.0, 1.0, rng=0, dtype=dtype), whole)
+
+
+def test_location_and_scale(dtype):
+    z = pynn.random.normal(1000, rng=2, dtype=dtype)
+    scaled = pynn.random.normal(1000, 3.0, 0.5, rng=2, dtype=dtype)
+    assert np.allclose(scaled, z * 0.5 + 3, rtol=4 * np.finfo(dtype).eps, atol=0)
+    constant = pynn.random.normal(1000, 3.0, 0.0, rng=2, dtype=dtype)
+    assert (constant == 3).all()
+    u = pynn.random.uniform(1000, -2.0, 6.0, rng=2, dtype=dtype)
+    assert u.min() >= -2 and u.max() < 6 and u.min() < -1.9 and u.max() > 5.9
+
+
+BAD_FILLS = {
+    "distribution": dict(distribution="cauchy"),
+    "key": dict(key=-1),
+    "key too large": dict(key=2**64),
+    "start": dict(start=-1),
+    "index_strides": dict(index_strides=(1, 1)),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILLS)
+def test_bad_fills(name):
+    arguments = dict(distribution="normal", key=1, start=0, index_strides=None) | BAD_FILLS[name]
+    out = np.full(5, 9, np.float32)
+    with pytest.raises((TypeError, ValueError, OverflowError), match=name.split()[0]):
+        _core.fill(out, first=0.0, second=1.0, **arguments)
+    assert (out == 9).all()
