@@ -101,7 +101,7 @@ struct softplus {
     }
     template <class V> static PYNN_INLINE V backward(V dy, V y) {
         Parts<V> m = expm1_parts(select(y <= 0, V{}, -y)); // slope = sigmoid(x) = 1 - exp(-y)
-        return dy * -(m.high + m.low);
+        return dy * ((0 - m.high) - m.low);
     }
 };
 

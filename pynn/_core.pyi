@@ -10,12 +10,11 @@ _Array = npt.NDArray[Any]
 ACTIVATION_TABLE: Final[tuple[tuple[str, str], ...]]
 
 fma: np.ufunc
+philox4x32: np.ufunc
+softmax: np.ufunc
+softmax_backward: np.ufunc
 
 def __getattr__(name: str) -> np.ufunc: ...  # the activations: their names come from the table
-def softmax(x: npt.ArrayLike, /, out: Any = ..., *, axis: int = -1, **kwargs: Any) -> Any: ...
-def softmax_backward(
-    dy: npt.ArrayLike, y: npt.ArrayLike, /, out: Any = ..., *, axis: int = -1, **kwargs: Any
-) -> Any: ...
 def affine(
     x: npt.ArrayLike,
     w: npt.ArrayLike,
@@ -50,7 +49,6 @@ def fill(
     start: int = 0,
     index_strides: tuple[int, ...] | None = None,
 ) -> None: ...
-def philox4x32(counter: npt.ArrayLike, key: npt.ArrayLike) -> npt.NDArray[np.uint32]: ...
 def set_num_threads(n: int) -> None: ...
 def get_num_threads() -> int: ...
 def use_isa(name: str) -> None: ...

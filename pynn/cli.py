@@ -46,8 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit code: 0 if all went well, 1 if something needed is missing or failed, 2 if the arguments are wrong,
-        130 if interrupted. Errors are one line on standard error.
+        The exit code: 0 if all went well, 1 if something needed is missing or failed, 2 if the
+        arguments are wrong, 130 if interrupted. Errors are one line on standard error.
     """
     try:
         options = _parser().parse_args(argv)
@@ -74,8 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     study = commands.add_parser(
         "study",
         help="show how initial weights decide whether a network learns",
-        description="Run the experiments on initial weights, judge seven claims, and write figures, report.html and "
-        "results.json.",
+        description="Run the experiments on initial weights, judge seven claims, and write figures, "
+        "report.html and results.json.",
     )
     study.add_argument(
         "--out", metavar="DIR", default="pynn-study", help="where to write (default: %(default)s)"
@@ -84,8 +84,8 @@ def _parser() -> argparse.ArgumentParser:
         "--data",
         default="digits",
         metavar="digits|mnist|FILE.npz",
-        help="what the networks learn from: scikit-learn's digits (the default; needs no network), MNIST (fetched once), "
-        "or arrays x and t of a file",
+        help="what the networks learn from: scikit-learn's digits (the default; needs no network), "
+        "MNIST (fetched once), or arrays x and t of a file",
     )
     study.add_argument(
         "--seed", type=_whole(0), default=0, metavar="N", help="default: %(default)s"
@@ -147,30 +147,37 @@ def _study(options: argparse.Namespace) -> None:
     _show(report.main_figures(results), verdicts)
     print(f"\nSHA-256 of the trained weights: {results.weights_sha256}")
     print(
-        f"{out / 'report.html'}, results.json and {len(figures.FIGURES)} figures written "
-        f"in {time.perf_counter() - start:.1f} s"
+        f"{out / 'report.html'}, results.json and {len(figures.FIGURES)} figures written in "
+        f"{time.perf_counter() - start:.1f} s"
     )
 
 
-# ---- Writing ---------------------------------------------------------------------------------------------------------
+# ---- Writing -------------------------------------------------------------------------------------
 
 
 def _writable_base(out: Path) -> Path:
-    """Return the folder that exists already, `out` itself or one above it, once it is clear that it can be written to."""
+    """Return the folder that exists already, `out` or one above it, having tried to write there."""
     base = out
     while not os.path.lexists(base) and base != base.parent:
         base = base.parent
     if not base.is_dir():
         raise _Failure(f"--out {out}: {base} is not a folder", 2)
-    if not os.access(base, os.W_OK | os.X_OK):
-        raise _Failure(f"--out {out}: {base} cannot be written to", 2)
+    try:
+        _beside(base).mkdir()
+        _beside(base).rmdir()
+    except OSError as error:
+        raise _Failure(f"--out {out}: cannot write to {base}: {error.strerror}", 2) from None
     return base
+
+
+def _beside(base: Path) -> Path:
+    return base / f".pynn-study-{os.getpid()}"
 
 
 @contextmanager
 def _folder(out: Path, base: Path) -> Iterator[Path]:
-    """Give a folder to write to, whose files appear in `out` all together once everything is written."""
-    folder = base / f".pynn-study-{os.getpid()}"
+    """Give a folder to write to; its files appear in `out` once everything is written."""
+    folder = _beside(base)
     try:
         try:
             folder.mkdir()
@@ -187,7 +194,7 @@ def _folder(out: Path, base: Path) -> Iterator[Path]:
         raise _Failure(f"cannot write to {out}: {error.strerror or error}", 1) from error
 
 
-# ---- Showing ---------------------------------------------------------------------------------------------------------
+# ---- Showing -------------------------------------------------------------------------------------
 
 
 class _Download:
@@ -204,7 +211,7 @@ class _Download:
         self._done = 0
 
     def close(self) -> None:
-        pass
+        self._done = 0  # another file may follow
 
 
 @contextmanager
@@ -259,24 +266,17 @@ def _show(tables: list[tuple[str, list[str], list[list[str]]]], verdicts: Sequen
         table = Table(title=title, title_justify="left", title_style="bold")
         for heading in headings:
             table.add_column(heading)
-        before = rows[0][0]
         for row in rows:
-            if row[0] != before and len(headings) == 7:  # another activation
-                table.add_section()
-            before = row[0]
-            table.add_row(*row)
+            table.add_row(*row, end_section=row[1] == "equal")
         console.print(table)
     table = Table(title="Claims", title_justify="left", title_style="bold", show_lines=True)
     for heading in ("claim", "measured", ""):
         table.add_column(heading)
+    marks = {True: "[green]✓[/]", False: "[red]✗[/]"}
     for number, claim in enumerate(verdicts, start=1):
-        measured = "\n".join(
-            f"{'[green]✓' if part.holds else '[red]✗'}[/] {part.measured}" for part in claim.parts
-        )
-        colour = "green" if claim.holds else "red"
         table.add_row(
             f"[bold]{number}. {claim.title}[/]\n{claim.claim}",
-            measured,
-            f"[{colour}]{claim.verdict}[/]",
+            "\n".join(f"{marks[part.holds]} {part.measured}" for part in claim.parts),
+            f"[{'green' if claim.holds else 'red'}]{claim.verdict}[/]",
         )
     console.print(table)

@@ -5,17 +5,16 @@ stay equal, so they must be random; too wide a spread saturates the activations 
 vanishes, too narrow a one makes all units say the same. The rules below keep the spread of
 activations (and gradients) even from layer to layer.
 
-============  =====================================
-================================================ rule          variance
-for
-============  =====================================
-================================================ ``xavier_*``  1 / fan_in
-sigmoid, tanh: the book's rule ``glorot_*``  2 / (fan_in + fan_out)                 sigmoid, tanh:
-Glorot and Bengio (2010) ``he_*``      2 / fan_in; ``kaiming_*`` is the same  ReLU: He, Zhang, Ren
-and Sun (2015) ``lecun_*``   1 / fan_in                             SELU, linear: LeCun, Bottou, Orr
-and Müller (1998)
-============  =====================================
-================================================
+============  ======================  ==========================================
+rule          variance                for
+============  ======================  ==========================================
+``xavier_*``  1 / fan_in              sigmoid, tanh: the book's rule
+``glorot_*``  2 / (fan_in + fan_out)  sigmoid, tanh: Glorot and Bengio (2010)
+``he_*``      2 / fan_in              ReLU: He, Zhang, Ren and Sun (2015)
+``lecun_*``   1 / fan_in              LeCun, Bottou, Orr and Müller (1998)
+============  ======================  ==========================================
+
+``kaiming_*`` is another name of ``he_*``, after the same author.
 
 Each is one call of `variance_scaling`, and each is called alike::
 

@@ -62,7 +62,7 @@ class Affine:
             raise ValueError(f"W must have shape (in, out); got {self.W.shape}")
         if self.b is not None and self.b.shape != self.W.shape[1:]:
             raise ValueError(f"b must have shape {self.W.shape[1:]}; got {self.b.shape}")
-        if activation is not None and activation not in ACTIVATIONS:
+        if activation is not None and activation not in list(ACTIVATIONS):
             known = ", ".join(ACTIVATIONS)
             raise ValueError(f"activation must be None or one of {known}; got {activation!r}")
         self.activation = activation
@@ -229,10 +229,11 @@ class SoftmaxWithLoss:
             raise ValueError(f"x must have rows to have a mean loss; got shape {x.shape}")
         y: Array = functions().softmax(x)
         # -log(softmax(x)[t]) = max(x) - x[t] - log(max(softmax(x))), where nothing underflows
-        peak = x.max(axis=-1).astype(np.float64)
-        chosen = np.take_along_axis(x, labels[..., None], -1)[..., 0]
+        rows = x.astype(np.float64).reshape(labels.size, -1)
+        chosen = rows[np.arange(labels.size), labels.ravel()]
         with np.errstate(all="ignore"):
-            losses = peak - chosen - np.log(y.max(axis=-1), dtype=np.float64)
+            likeliest = np.log(y.max(axis=-1).ravel(), dtype=np.float64)
+            losses = rows.max(axis=1) - chosen - likeliest
         self.y, self.t, self.loss = y, labels, float(losses.mean())
         return self.loss
 
@@ -240,7 +241,7 @@ class SoftmaxWithLoss:
         """Compute the gradient of the scores, (y - one-hot t) / m, times dout."""
         y, t = _after_forward(self, self.y), _after_forward(self, self.t)
         dx = y.copy()
-        np.put_along_axis(dx, t[..., None], np.take_along_axis(y, t[..., None], -1) - 1, -1)
+        dx.reshape(t.size, -1)[np.arange(t.size), t.ravel()] -= 1
         dx *= float(dout) / t.size
         return dx
 

@@ -163,6 +163,8 @@ ACTIVATIONS: Mapping[str, Activation] = MappingProxyType(
 def softmax(x: npt.ArrayLike, axis: int = -1) -> Array:
     """exp(x) / sum(exp(x)) along an axis; the largest x is taken off first, so no exp overflows."""
     (x,) = _floats(x)
+    if x.ndim == 0:
+        raise ValueError("x must have at least one dimension; got shape ()")
     with np.errstate(all="ignore"):
         e = np.exp(x - np.max(x, axis, keepdims=True, initial=-np.inf))
         y: Array = e / np.sum(e, axis, keepdims=True)
@@ -333,23 +335,34 @@ def _take(words: Array, place: Array) -> Any:
 
 def _uniform(words: Array, place: Array, low: Any, high: Any) -> Array:
     """fma(u, high - low, low), u being the word's first 24 or 53 bits as a fraction; below high."""
+    if not 0 <= high - low < np.inf:
+        raise ValueError(f"low <= high is wanted, with a finite difference; got {low} and {high}")
     word = _take(words, place)
     u = (word >> 8) * 2.0**-24 if low.dtype == np.float32 else word * 2.0**-53
     value = fma(u.astype(low.dtype), high - low, low)
-    return np.where(value >= high, np.nextafter(high, -np.inf, dtype=low.dtype), value)
+    below = np.nextafter(high, -np.inf, dtype=low.dtype)
+    return np.where(value >= high, np.maximum(low, below), value)
 
 
 def _normal(words: Array, place: Array, loc: Any, scale: Any) -> Array:
-    """Box-Muller: two neighbouring words make two normals, one by the cosine, one by the sine."""
+    """Box-Muller: two neighbouring words make two normals, one by the cosine, one by the sine.
+
+    With words a and b of n bits, u = (a + 1/2) / 2^n and turn = (b + 1/2) / 2^n, and a normal is
+    sqrt(-2 log(u)) cos(2 pi turn). Integers keep all digits of 1 - u and of what exceeds a quarter.
+    """
+    if not (0 <= scale < np.inf and abs(loc) < np.inf):
+        raise ValueError(f"loc and scale must be finite, scale >= 0; got {loc} and {scale}")
     bits = 32 if loc.dtype == np.float32 else 53
-    u, turn = ((_take(words, p) + 0.5) * 2.0**-bits for p in (place & ~1, place | 1))
-    radius = np.sqrt(-2 * np.log(u))
-    quarter = np.rint(4 * turn)  # the eighth of a turn that remains loses no digits to pi
-    angle = 2 * np.pi * (turn - quarter / 4)
-    quarter += place % 2 * 3  # sin(a) = cos(a + 3/4 turn)
+    a, b = (_take(words, p).astype(np.int64) for p in (place & ~1, place | 1))
+    u, rest = (a + 0.5) / 2**bits, (2**bits - 1 - a + 0.5) / 2**bits  # rest = 1 - u
+    radius = np.sqrt(-2 * np.where(u < 0.5, np.log(u), np.log1p(-rest)))
+    quarter = (b + 2 ** (bits - 3)) >> (bits - 2)  # the nearest
+    angle = 2 * np.pi * (b - (quarter << (bits - 2)) + 0.5) / 2**bits
     cos, sin = np.cos(angle), np.sin(angle)
-    cosine = np.choose(quarter.astype(np.intp) % 4, [cos, -sin, -cos, sin])
-    value: Array = np.float64(loc) + np.float64(scale) * (radius * cosine)
+    turned = (quarter + 3 * (place % 2)) % 4  # sin(t) = cos(t + 3/4 turn)
+    value: Array = loc.astype(float) + scale.astype(float) * (
+        radius * np.choose(turned, [cos, -sin, -cos, sin])
+    )
     return value
 
 

@@ -35,6 +35,14 @@ def pytest_terminal_summary(terminalreporter):
             terminalreporter.write_line(f"{name:40s} {_errors[name]:.4f}")
 
 
+def pytest_collection_modifyitems(config, items):
+    """Tests marked slow run when asked for: pytest -m slow."""
+    if "slow" not in config.option.markexpr:
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="slow; run with -m slow"))
+
+
 @pytest.fixture
 def record_ulp():
     """Note an error for the summary; the largest of each name is kept."""

@@ -6,6 +6,7 @@ NumPy type. ``test_oracles.py`` checks these against each other.
 """
 
 from fractions import Fraction
+from functools import partial
 from inspect import unwrap
 
 import mpmath
@@ -48,10 +49,7 @@ def exactly(value):
     return CTX.mpf(value.item() if isinstance(value, np.generic) else value)
 
 
-def _method(name, function):
-    setattr(Mp, name, function)
-
-
+_method = partial(setattr, Mp)
 for _name in ("add", "sub", "mul", "truediv", "pow"):
     _op = getattr(CTX.mpf, f"__{_name}__")
     _method(f"__{_name}__", lambda a, b, op=_op: Mp(op(a.v, Mp(b).v)))
@@ -63,8 +61,8 @@ for _name in ("neg", "pos", "abs"):
     _op = getattr(CTX.mpf, f"__{_name}__")
     _method(f"__{_name}__", lambda a, op=_op: Mp(op(a.v)))
 for _name in ("exp", "expm1", "log", "log1p", "tanh", "sinh", "cosh", "sqrt", "sin", "cos"):
-    _method(_name, lambda a, op=getattr(CTX, _name): Mp(op(a.v)))
-_method("erf", lambda a: Mp(CTX.erf(a.v)))
+    _op = getattr(CTX, _name)
+    _method(_name, lambda a, op=_op: Mp(op(a.v)))
 
 
 def mp_array(a):
@@ -117,24 +115,26 @@ def ulp_error_mp(got, true):
     return float(abs(max(-limit, min(limit, got)) - true) / unit)
 
 
-def same_bits(a, b):
-    """Equal type, shape and bits, where all NaNs are one."""
-    a, b = np.asarray(a), np.asarray(b)
-    if a.dtype.newbyteorder("=") != b.dtype.newbyteorder("=") or a.shape != b.shape:
-        return False
-    return bool(np.all(((a == b) & (np.signbit(a) == np.signbit(b))) | ((a != a) & (b != b))))
+def differing(a, b):
+    """Where a and b differ in their bits, all NaNs being one; None if nowhere."""
+    if a.dtype == b.dtype and a.dtype.isnative:
+        bits = BITS[a.dtype.type]
+        if np.array_equal(a.view(bits), b.view(bits)):
+            return None
+    same = (a == b) & (np.signbit(a) == np.signbit(b)) | np.isnan(a) & np.isnan(b)
+    return None if same.all() else ~same
 
 
 def assert_same_bits(a, b, note=""):
-    """Fail with the first differing element."""
+    """Equal type (in either byte order), shape and bits; else fail with the first that differs."""
     a, b = np.asarray(a), np.asarray(b)
     assert a.dtype.newbyteorder("=") == b.dtype.newbyteorder("="), note
     assert a.shape == b.shape, note
-    differs = ~(((a == b) & (np.signbit(a) == np.signbit(b))) | ((a != a) & (b != b)))
-    if differs.any():
-        at = tuple(int(i[0]) for i in np.nonzero(differs))
+    where = differing(a, b)
+    if where is not None:
+        at = tuple(int(i[0]) for i in np.nonzero(where))
         raise AssertionError(
-            f"{note}: {int(differs.sum())} of {a.size} differ, first at {at}: {a[at]!r}, {b[at]!r}"
+            f"{note}: {int(where.sum())} of {a.size} differ, first at {at}: {a[at]!r}, {b[at]!r}"
         )
 
 
@@ -196,7 +196,7 @@ def affine(x, w, b, chunk):
         acc = np.zeros_like(total)
         for i in range(start, min(start + chunk, x.shape[1])):
             acc = fma(x[:, i, None], w[None, i], acc)
-        total = total + acc
+        total = total + acc if start else acc
     return total if b is None else total + b
 
 
@@ -212,9 +212,7 @@ def philox4x32(counter, key, rounds=10):
 
 def block(number, key):
     """Output words of the stream's block `number` under a 64-bit key."""
-    return philox4x32(
-        [number & 0xFFFFFFFF, number >> 32, 0, 0], [key & 0xFFFFFFFF, key >> 32]
-    )
+    return philox4x32([number & 0xFFFFFFFF, number >> 32, 0, 0], [key & 0xFFFFFFFF, key >> 32])
 
 
 def _words(index, key, dtype):
@@ -222,7 +220,9 @@ def _words(index, key, dtype):
     group, rest = divmod(index, 64 if dtype == np.float32 else 32)
     slot, lane = divmod(rest, 16)
     words = block(16 * group + lane, key)
-    return ([words[0] | words[1] << 32, words[2] | words[3] << 32] if dtype == np.float64 else words), slot
+    return (
+        [words[0] | words[1] << 32, words[2] | words[3] << 32] if dtype == np.float64 else words
+    ), slot
 
 
 def uniform(index, key, low, high, dtype):

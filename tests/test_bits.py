@@ -1,20 +1,20 @@
 """The same bits under every instruction set, number of threads, split, slice and alignment."""
 
 import numpy as np
-import oracles
 import pytest
-from functions import FUNCTIONS, Function, results
 
+import oracles
 import pynn
+from functions import FUNCTIONS, Function, results
 from pynn import layers, networks
 
 # large enough that five threads take part
-LARGE = {"softmax": 1037, "softmax_backward": 1037, "affine": 2000, "affine_backward": 2000}
+LARGE = {"softmax": 1037, "softmax_backward": 1037, "affine": 700}
 
 
 def large(function, dtype, rng):
     """Operands with signs, of a size at which work is shared out."""
-    n = LARGE.get(function.name, 1100 if "over n" in function.name else 300_007)
+    n = LARGE.get(function.name, 300 if "over n" in function.name else 300_007)
     operands = []
     for a in function.arrays(n, dtype, rng):
         rows = 150 if a.ndim == 2 and a.shape[0] in (3, 4) else 1
@@ -26,9 +26,11 @@ def large(function, dtype, rng):
 def test_every_setting(name, dtype, rng, every_setting):
     function = FUNCTIONS[name]
     if name == "affine_backward over n":  # dy and y have as many rows as x
-        operands = [rng.uniform(-0.9, 0.9, s).astype(dtype) for s in ((300, 70), (300, 500), (500, 70), (300, 70))]
+        shapes = [(300, 30), (300, 270), (270, 30), (300, 30)]
+        operands = [rng.uniform(-0.9, 0.9, s).astype(dtype) for s in shapes]
     elif name == "affine_backward":
-        operands = [rng.standard_normal(s).astype(dtype) for s in ((300, 400), (300, 90), (90, 400))]
+        shapes = [(300, 200), (300, 50), (50, 200)]
+        operands = [rng.standard_normal(s).astype(dtype) for s in shapes]
     else:
         operands = large(function, dtype, rng)
     known = None
@@ -44,7 +46,9 @@ def test_any_values(name, dtype, rng, every_setting):
     """Any bit patterns, in sums too: infinities meet, NaNs spread, alike on every set."""
     function, bits = FUNCTIONS[name], oracles.BITS[dtype]
     shapes = [a.shape for a in function.arrays(67, dtype, rng)]
-    draws = [rng.integers(0, np.iinfo(bits).max, s, bits, endpoint=True).view(dtype) for s in shapes]
+    draws = [
+        rng.integers(0, np.iinfo(bits).max, s, bits, endpoint=True).view(dtype) for s in shapes
+    ]
     known = None
     for setting in every_setting():
         with np.errstate(all="raise"):
@@ -57,20 +61,24 @@ def test_any_values(name, dtype, rng, every_setting):
 @pytest.mark.parametrize("activation", [None, "relu"])
 def test_batch_splits(activation, dtype, every_setting, rng):
     """A row's result does not depend on the rows it came with, a column's on its neighbours."""
-    m, k, n = 61, 300, 130
+    m, k, n = 45, 270, 100
     x, w = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
     b = rng.standard_normal(n).astype(dtype)
     whole = pynn.affine(x, w, b, activation=activation)
     for setting in every_setting():
-        for step in (1, 3, 14, 16, 40):
-            parts = [pynn.affine(x[i : i + step], w, b, activation=activation) for i in range(0, m, step)]
+        for step in (1, 3, 14, 40):
+            parts = [
+                pynn.affine(x[i : i + step], w, b, activation=activation) for i in range(0, m, step)
+            ]
             oracles.assert_same_bits(np.concatenate(parts), whole, f"{setting}, rows by {step}")
-        for step in (1, 16, 33, 100):
+        for step in (7, 16, 33):
             parts = [
                 pynn.affine(x, w[:, j : j + step], b[j : j + step], activation=activation)
                 for j in range(0, n, step)
             ]
-            oracles.assert_same_bits(np.concatenate(parts, 1), whole, f"{setting}, columns by {step}")
+            oracles.assert_same_bits(
+                np.concatenate(parts, 1), whole, f"{setting}, columns by {step}"
+            )
         row = pynn.affine(x[7], w, b, activation=activation)
         oracles.assert_same_bits(row, whole[7], f"{setting}, one vector")
 

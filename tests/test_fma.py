@@ -3,10 +3,10 @@
 import itertools
 
 import numpy as np
-import oracles
 import pytest
-from oracles import BITS
 
+import oracles
+from oracles import BITS
 from pynn import _core
 
 
@@ -25,7 +25,9 @@ def double_rounding(rng, dtype, n):
     a = rng.integers(2 ** (precision - 1), 2**precision, n).astype(dtype)
     b = rng.integers(2 ** (precision - 1), 2**precision, n).astype(dtype)
     shift = rng.integers(-3, 3, n) + rng.choice([0, precision, 2 * precision, -precision], n)
-    c = np.ldexp(rng.integers(2 ** (precision - 1), 2**precision, n).astype(dtype), precision + shift)
+    c = np.ldexp(
+        rng.integers(2 ** (precision - 1), 2**precision, n).astype(dtype), precision + shift
+    )
     return a, b, np.where(rng.random(n) < 0.5, -c, c).astype(dtype)
 
 
@@ -65,7 +67,11 @@ def cases():
             "edges": tuple(np.ascontiguousarray(triples)),
             "near 1": (a, b, rng.standard_normal(4000).astype(dtype)),
             "cancelling": (a, b, -(a * b)),
-            "subnormal": (a * small, b * small, np.finfo(dtype).smallest_subnormal * np.rint(9 * a)),
+            "subnormal": (
+                a * small,
+                b * small,
+                np.finfo(dtype).smallest_subnormal * np.rint(9 * a),
+            ),
             "double rounding": double_rounding(rng, dtype, 6000),
             "halfway": halfway(dtype),
         }

@@ -3,9 +3,9 @@
 import math
 
 import numpy as np
-import oracles
 import pytest
 
+import oracles
 import pynn
 from pynn import initializers
 
@@ -67,7 +67,9 @@ def test_measured_spread(name):
 
 @pytest.mark.parametrize("mode", ["fan_in", "fan_out", "fan_avg"])
 @pytest.mark.parametrize("distribution", ["normal", "uniform"])
-@pytest.mark.parametrize("axes, fans", [((-2, -1), (20, 30)), ((-1, -2), (30, 20)), ((0, 1), (24, 60))])
+@pytest.mark.parametrize(
+    "axes, fans", [((-2, -1), (20, 30)), ((-1, -2), (30, 20)), ((0, 1), (24, 60))]
+)
 def test_variance_scaling(mode, distribution, axes, fans, dtype):
     """in_axis and out_axis as in JAX: the other axes are the receptive field."""
     shape = (2, 5, 6) if axes == (0, 1) else (20, 30)
@@ -85,7 +87,9 @@ def test_layout_of_other_libraries():
 
 
 def test_kaiming_is_he_and_xavier_is_the_books():
-    assert np.array_equal(initializers.kaiming_normal((9, 8), rng=1), initializers.he_normal((9, 8), rng=1))
+    assert np.array_equal(
+        initializers.kaiming_normal((9, 8), rng=1), initializers.he_normal((9, 8), rng=1)
+    )
     he, xavier = (initializer(f"{r}_normal")((400, 300), rng=1) for r in ("he", "xavier"))
     assert np.allclose(he, xavier * math.sqrt(2), rtol=1e-6)
 
@@ -177,7 +181,11 @@ BAD = {
     "rng": (dict(shape=(3, 4), rng="seed"), TypeError, "rng"),
     "negative rng": (dict(shape=(3, 4), rng=-1), ValueError, "rng"),
     "shard length": (dict(shape=(3, 4), shard=(slice(2),)), ValueError, "shard"),
-    "shard step": (dict(shape=(3, 4), shard=(slice(0, 3, 2), slice(4))), (TypeError, ValueError), "shard"),
+    "shard step": (
+        dict(shape=(3, 4), shard=(slice(0, 3, 2), slice(4))),
+        (TypeError, ValueError),
+        "shard",
+    ),
     "shard end": (dict(shape=(3, 4), shard=(slice(2), slice(5))), ValueError, "shard"),
     "shard ints": (dict(shape=(3, 4), shard=(1, 2)), TypeError, "shard"),
     "out shape": (dict(shape=(3, 4), out=np.full((4, 3), 9.0)), ValueError, "out"),

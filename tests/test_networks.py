@@ -3,9 +3,9 @@
 import math
 
 import numpy as np
-import oracles
 import pytest
 
+import oracles
 import pynn
 from pynn import layers, networks, optimizers
 from pynn.networks import MultiLayerNet
@@ -48,7 +48,9 @@ def test_affine_is_the_books(backend, rng):
 
 
 def test_affine_takes_images(backend, dtype, rng):
-    x, w = frozen(rng.standard_normal((5, 2, 3, 4)).astype(dtype), rng.standard_normal((24, 6)).astype(dtype))
+    x, w = frozen(
+        rng.standard_normal((5, 2, 3, 4)).astype(dtype), rng.standard_normal((24, 6)).astype(dtype)
+    )
     layer = layers.Affine(w, np.zeros(6, dtype))
     y = layer.forward(x)
     assert y.shape == (5, 6) and y.dtype == dtype
@@ -90,7 +92,11 @@ def test_activation_layer(name, backend, dtype, rng):
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_fused_layer_is_the_two(name, dtype, rng):
     x, w, b, dout = (rng.standard_normal(s).astype(dtype) for s in ((9, 5), (5, 8), 8, (9, 8)))
-    fused, plain, activation = layers.Affine(w, b, activation=name), layers.Affine(w, b), layer_class(name)()
+    fused, plain, activation = (
+        layers.Affine(w, b, activation=name),
+        layers.Affine(w, b),
+        layer_class(name)(),
+    )
     oracles.assert_same_bits(fused.forward(x), activation.forward(plain.forward(x)))
     oracles.assert_same_bits(fused.backward(dout), plain.backward(activation.backward(dout)))
     oracles.assert_same_bits(fused.dW, plain.dW)
@@ -115,7 +121,12 @@ def test_softmax_with_loss(backend, dtype, rng):
 
 def test_loss_of_the_hopeless(backend):
     """Where a probability underflows the loss is still the score's distance."""
-    for scores, t, loss in (([1000, 0], 1, 1000), ([1000, 0], 0, 0), ([-1e4, 1e4], 0, 2e4), ([3, 3], 0, math.log(2))):
+    for scores, t, loss in (
+        ([1000, 0], 1, 1000),
+        ([1000, 0], 0, 0),
+        ([-1e4, 1e4], 0, 2e4),
+        ([3, 3], 0, math.log(2)),
+    ):
         layer = layers.SoftmaxWithLoss()
         got = layer.forward(np.array([scores], np.float32), np.array([t]))
         assert math.isclose(got, loss, rel_tol=1e-6)
@@ -162,7 +173,9 @@ def test_layer_errors():
 def test_network_is_the_books(backend, batch, dtype):
     """params W1, b1, ...; scores, loss with decay, accuracy, gradients by key."""
     x, t = batch
-    net = MultiLayerNet(6, [5, 8], 4, activation="tanh", weight_decay_lambda=0.1, rng=0, dtype=dtype)
+    net = MultiLayerNet(
+        6, [5, 8], 4, activation="tanh", weight_decay_lambda=0.1, rng=0, dtype=dtype
+    )
     assert [*net.params] == ["W1", "b1", "W2", "b2", "W3", "b3"]
     assert [p.shape for p in net.params.values()] == [(6, 5), (5,), (5, 8), (8,), (8, 4), (4,)]
     y = np.asarray(x, dtype)
@@ -194,7 +207,10 @@ def test_networks_honour_changed_params(backend, batch):
         oracles.assert_same_bits(value, two.gradient(x, t)[key], key)
 
 
-@pytest.mark.parametrize("std, deviation", [(0.3, 0.3), ("xavier", 0.05), ("Sigmoid", 0.05), ("he", 0.0707), ("ReLU", 0.0707)])
+@pytest.mark.parametrize(
+    "std, deviation",
+    [(0.3, 0.3), ("xavier", 0.05), ("Sigmoid", 0.05), ("he", 0.0707), ("ReLU", 0.0707)],
+)
 def test_weight_init_std(std, deviation):
     net = MultiLayerNet(400, [400], 10, weight_init_std=std, rng=1)
     for name in ("W1", "W2"):
@@ -208,7 +224,9 @@ def test_equal_weights_stay_equal(backend, batch):
     """The seed's point: units that start equal get equal updates."""
     x, t = batch
     net = MultiLayerNet(6, [5, 5], 4, weight_init_std="Equal", weight_decay_lambda=0.01)
-    assert (net.params["W1"] == np.float32(1 / 6)).all() and (net.params["W2"] == np.float32(1 / 5)).all()
+    assert (net.params["W1"] == np.float32(1 / 6)).all() and (
+        net.params["W2"] == np.float32(1 / 5)
+    ).all()
     optimizer = optimizers.SGD(lr=0.1)
     for _ in range(5):
         optimizer.update(net.params, net.gradient(x, t))
@@ -243,7 +261,9 @@ def test_backends_agree(name, batch, dtype):
     trained = {}
     for backend in ("pynn", "numpy"):
         pynn.use_backend(backend)
-        net = MultiLayerNet(6, [20, 20], 4, activation=name, weight_decay_lambda=0.01, rng=3, dtype=dtype)
+        net = MultiLayerNet(
+            6, [20, 20], 4, activation=name, weight_decay_lambda=0.01, rng=3, dtype=dtype
+        )
         optimizer = optimizers.SGD(lr=0.1)
         losses = []
         for _ in range(10):
@@ -291,7 +311,10 @@ def test_sgd(dtype):
 
 def test_momentum(dtype):
     """v = momentum v - lr g; W += v, for each array its own v."""
-    params, grads = {"W": np.zeros(2, dtype), "b": np.ones(1, dtype)}, {"W": np.array([1, -2], dtype), "b": np.ones(1, dtype)}
+    params, grads = (
+        {"W": np.zeros(2, dtype), "b": np.ones(1, dtype)},
+        {"W": np.array([1, -2], dtype), "b": np.ones(1, dtype)},
+    )
     kept, optimizer = params["W"], optimizers.Momentum(lr=0.1, momentum=0.5)
     expected, v = np.zeros(2), np.zeros(2)
     for _ in range(4):

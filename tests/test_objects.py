@@ -5,12 +5,12 @@ An AVX copy of an inline function that the linker picks for all crashes older CP
 
 import os
 import re
-import shlex
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+
 from conftest import ISAS
 
 ROOT = Path(__file__).parents[1]
@@ -34,22 +34,33 @@ def built(source):
     """The object of the last build, if it is newer than all that it is made of."""
     inputs = [*ROOT.glob("csrc/**/*.[ch]pp"), ROOT / "setup.py"]
     newest = max(p.stat().st_mtime for p in inputs)
-    objects = [p for p in ROOT.glob(f"build/**/csrc/isa/{source.stem}.o") if p.stat().st_mtime > newest]
+    objects = [
+        p for p in ROOT.glob(f"build/**/csrc/isa/{source.stem}.o") if p.stat().st_mtime > newest
+    ]
     return max(objects, key=lambda p: p.stat().st_mtime, default=None)
 
 
-@pytest.fixture(scope="module", params=SOURCES, ids=lambda p: p.stem)
-def isa_object(request, tmp_path_factory):
-    """The object of an instruction set, compiled with the flags of setup.py unless just built."""
-    source = request.param
-    found = built(source)
-    if found:
-        return source.stem, found
+@pytest.fixture(scope="module")
+def objects(tmp_path_factory):
+    """Source name -> object: just built, or compiled here with the flags of setup.py, side by side."""
+    folder = tmp_path_factory.mktemp("objects")
     flags = re.search(r'^FLAGS = "(.*?)"', (ROOT / "setup.py").read_text(), re.M).group(1)
-    target = tmp_path_factory.mktemp("objects") / f"{source.stem}.o"
-    command = [COMPILER, "-std=c++20", "-fPIC", *shlex.split(flags), f"-I{ROOT / 'csrc'}"]
-    output(*command, "-c", str(source), "-o", str(target))
-    return source.stem, target
+    command = [COMPILER, "-std=c++20", "-fPIC", *flags.split(), f"-I{ROOT / 'csrc'}", "-c"]
+    found = {source.stem: built(source) for source in SOURCES}
+    compiling = []
+    for source in SOURCES:
+        if not found[source.stem]:
+            found[source.stem] = target = folder / f"{source.stem}.o"
+            compiling.append(subprocess.Popen([*command, str(source), "-o", str(target)]))
+    codes = [process.wait() for process in compiling]
+    assert not any(codes)
+    return found
+
+
+@pytest.fixture(params=SOURCES, ids=lambda p: p.stem)
+def isa_object(request, objects):
+    """The name of an instruction set and its object."""
+    return request.param.stem, objects[request.param.stem]
 
 
 def test_one_symbol(isa_object):

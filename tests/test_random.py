@@ -1,15 +1,18 @@
 """Philox, the stream, fills: known answers, every slice is that slice of the whole, distributions."""
 
 import numpy as np
-import oracles
 import pytest
-from oracles import CTX
 
+import oracles
 import pynn
+from oracles import CTX
 from pynn import _core, reference
 
 BIG_KEY = 0xFEDCBA9876543210
-PARAMETERS = {"normal": [(0.0, 1.0), (-3.0, 0.02)], "uniform": [(0.0, 1.0), (-0.3, 0.7), (5.0, 5.5)]}
+PARAMETERS = {
+    "normal": [(0.0, 1.0), (-3.0, 0.02)],
+    "uniform": [(0.0, 1.0), (-0.3, 0.7), (5.0, 5.5)],
+}
 CASES = [(name, *p) for name, rows in PARAMETERS.items() for p in rows]
 # philox4x32-10 of Random123's tests/kat_vectors: counter, key, answer
 KNOWN_ANSWERS = [
@@ -45,13 +48,18 @@ def filled(n, distribution="normal", key=BIG_KEY, first=0.0, second=1.0, dtype=n
 def test_known_answers(philox):
     for counter, key, answer in KNOWN_ANSWERS:
         assert np.array_equal(philox(words(counter), words(key)), words(answer))
-    counters, keys, answers = (np.array([words(t) for t in column]) for column in zip(*KNOWN_ANSWERS))
+    counters, keys, answers = (
+        np.array([words(t) for t in column]) for column in zip(*KNOWN_ANSWERS)
+    )
     assert np.array_equal(philox(counters, keys), answers)
     assert philox(counters[None, :, :], keys[:, None, :]).shape == (3, 3, 4)
 
 
 def test_philox_against_python(isa, rng):
-    counters, keys = rng.integers(0, 2**32, (200, 4), np.uint32), rng.integers(0, 2**32, (200, 2), np.uint32)
+    counters, keys = (
+        rng.integers(0, 2**32, (200, 4), np.uint32),
+        rng.integers(0, 2**32, (200, 2), np.uint32),
+    )
     expected = [oracles.philox4x32(c, k) for c, k in zip(counters.tolist(), keys.tolist())]
     assert np.array_equal(_core.philox4x32(counters, keys), expected)
 
@@ -140,7 +148,7 @@ def test_index_strides(dtype, isa, threads, rng):
         ((20, 30), (1000, 1), 64),
         ((5, 6, 7), (10_000, 300, 2), 9),
         ((40,), (0,), 12),
-        ((40, 3), (-5, 2), 500),
+        ((3, 40), (40, 1), 2**12),
     ):
         out = filled(shape, dtype=dtype, start=start, index_strides=strides)
         index = start + sum(i * s for i, s in zip(np.indices(shape), strides, strict=True))
@@ -209,7 +217,9 @@ def test_seeds_of_spec_7(rng):
     one, two = np.random.default_rng(3), np.random.default_rng(3)
     first = draw(one)
     assert first == draw(two) and draw(one) == draw(two) != first
-    assert pynn.random.key(np.random.default_rng(3)) == int(np.random.default_rng(3).integers(0, 2**64, dtype=np.uint64))
+    assert pynn.random.key(np.random.default_rng(3)) == int(
+        np.random.default_rng(3).integers(0, 2**64, dtype=np.uint64)
+    )
     assert draw(None) != draw(None)
     generator = np.random.default_rng(8)
     assert draw(generator.bit_generator) != draw(generator)
@@ -217,7 +227,7 @@ def test_seeds_of_spec_7(rng):
 
 @pytest.mark.parametrize("seed", ["seed", 1.5, object(), -1, np.random.RandomState(1)])
 def test_bad_seeds(seed):
-    with pytest.raises((TypeError, ValueError), match="rng|seed|negative"):
+    with pytest.raises((TypeError, ValueError), match="rng"):
         pynn.random.normal(3, rng=seed)
 
 
@@ -253,13 +263,19 @@ BAD_FILLS = {
     "key too large": dict(key=2**64),
     "start": dict(start=-1),
     "index_strides": dict(index_strides=(1, 1)),
+    "index_strides negative": dict(index_strides=(-1,)),
+    "index_strides too large": dict(index_strides=(2**63,)),
+    "scale": dict(second=-1.0),
+    "loc": dict(first=np.nan),
+    "low": dict(distribution="uniform", first=2.0, second=1.0),
+    "high infinite": dict(distribution="uniform", second=np.inf),
 }
 
 
 @pytest.mark.parametrize("name", BAD_FILLS)
 def test_bad_fills(name):
-    arguments = dict(distribution="normal", key=1, start=0, index_strides=None) | BAD_FILLS[name]
+    arguments = dict(distribution="normal", key=1, first=0.0, second=1.0) | BAD_FILLS[name]
     out = np.full(5, 9, np.float32)
-    with pytest.raises((TypeError, ValueError, OverflowError), match=name.split()[0]):
-        _core.fill(out, first=0.0, second=1.0, **arguments)
+    with pytest.raises((TypeError, ValueError), match=name.split()[0]):
+        _core.fill(out, **arguments)
     assert (out == 9).all()

@@ -62,15 +62,36 @@ void convert_to(Operand &operand, int type, int more_flags = 0) {
     operand.array = owned(PyArray_FromArray(of(operand), PyArray_DescrFromType(type), flags));
 }
 
-std::string mismatch(const Operand &a, const Operand &b, const std::string &wanted) {
-    return std::string(a.name) + " has shape " + shape_text(of(a)) + " and " + b.name + " has shape " + shape_text(of(b)) +
-           "; expected " + wanted;
+[[noreturn]] void refuse_shapes(std::initializer_list<const Operand *> operands, const char *wanted) {
+    std::string message;
+    for (const Operand *operand : operands)
+        message += std::string(message.empty() ? "" : ", ") + operand->name + " has shape " + shape_text(of(*operand));
+    throw py::value_error(message + "; expected " + wanted);
 }
 
-void check_dimensions(const Operand &operand, int least, int most, const char *wanted) {
-    const int dimensions = PyArray_NDIM(of(operand));
-    if (dimensions < least || dimensions > most)
-        throw py::value_error(std::string(operand.name) + " has shape " + shape_text(of(operand)) + "; expected " + wanted);
+// The sizes of x (..., k) @ w (k, n): m rows, and the shape of the result.
+struct Sizes {
+    npy_intp m, n, k;
+    int dimensions;
+    npy_intp shape[NPY_MAXDIMS];
+};
+
+Sizes sizes_of(const Operand &x, const Operand &w) {
+    Sizes sizes;
+    sizes.dimensions = PyArray_NDIM(of(x));
+    if (sizes.dimensions < 1 || PyArray_NDIM(of(w)) != 2 ||
+        PyArray_DIM(of(x), sizes.dimensions - 1) != PyArray_DIM(of(w), 0))
+        refuse_shapes({&x, &w}, "x (in,), (m, in) or (..., in) and w (in, out)");
+    sizes.k = PyArray_DIM(of(w), 0);
+    sizes.n = PyArray_DIM(of(w), 1);
+    sizes.m = 1;
+    for (int i = 0; i + 1 < sizes.dimensions; ++i) sizes.m *= sizes.shape[i] = PyArray_DIM(of(x), i);
+    sizes.shape[sizes.dimensions - 1] = sizes.n;
+    return sizes;
+}
+
+bool has_shape(const Operand &operand, int dimensions, const npy_intp *shape) {
+    return PyArray_NDIM(of(operand)) == dimensions && PyArray_CompareLists(PyArray_DIMS(of(operand)), shape, dimensions);
 }
 
 std::optional<std::size_t> activation_index(py::handle name) {
@@ -121,28 +142,22 @@ bool may_overlap(PyArrayObject *a, PyArrayObject *b) {
     return a_low < b_high && b_low < a_high;
 }
 
-void check_output(const Operand &out, int type, int dimensions, const npy_intp *shape) {
+void check_output(const Operand &out, int type, const Sizes &sizes) {
     const std::string name = out.name;
     if (!PyArray_Check(out.array.ptr()))
         throw py::type_error(name + " is a " + Py_TYPE(out.array.ptr())->tp_name + "; expected a NumPy array");
     py::object wanted = owned(PyArray_DescrFromType(type));
     if (PyArray_TYPE(of(out)) != type)
         throw py::type_error(name + " has dtype " + dtype_text(of(out)) + "; expected " + text_of(wanted));
-    if (PyArray_NDIM(of(out)) != dimensions || !PyArray_CompareLists(PyArray_DIMS(of(out)), shape, dimensions)) {
-        py::tuple expected(dimensions);
-        for (int i = 0; i < dimensions; ++i) expected[i] = shape[i];
+    if (!has_shape(out, sizes.dimensions, sizes.shape)) {
+        py::tuple expected(sizes.dimensions);
+        for (int i = 0; i < sizes.dimensions; ++i) expected[i] = sizes.shape[i];
         throw py::value_error(name + " has shape " + shape_text(of(out)) + "; expected " + text_of(expected));
     }
     if (!PyArray_ISWRITEABLE(of(out))) throw py::value_error(name + " is read-only; expected a writeable array");
-    for (int i = 0; i < dimensions; ++i)
-        if (PyArray_STRIDE(of(out), i) == 0 && PyArray_DIM(of(out), i) > 1)
+    for (int i = 0; i < sizes.dimensions; ++i)
+        if (PyArray_STRIDE(of(out), i) == 0 && PyArray_DIM(of(out), i) > 1 && PyArray_SIZE(of(out)) > 0)
             throw py::value_error(name + " has elements that share memory; expected one place for each element");
-}
-
-npy_intp leading_size(PyArrayObject *array) {
-    npy_intp size = 1;
-    for (int i = 0; i + 1 < PyArray_NDIM(array); ++i) size *= PyArray_DIM(array, i);
-    return size;
 }
 
 py::object affine(py::object x_argument, py::object w_argument, py::object b_argument, py::object activation_name,
@@ -152,43 +167,33 @@ py::object affine(py::object x_argument, py::object w_argument, py::object b_arg
     Operand b = biased ? take("b", b_argument) : Operand{"b", {}};
     const std::optional<std::size_t> activation = activation_index(activation_name);
     const int type = biased ? common_type({&x, &w, &b}) : common_type({&x, &w});
-    check_dimensions(x, 1, NPY_MAXDIMS, "(in,), (m, in) or (..., in)");
-    check_dimensions(w, 2, 2, "(in, out)");
-    const int dimensions = PyArray_NDIM(of(x));
-    const npy_intp k = PyArray_DIM(of(w), 0), n = PyArray_DIM(of(w), 1), m = leading_size(of(x));
-    if (PyArray_DIM(of(x), dimensions - 1) != k)
-        throw py::value_error(mismatch(x, w, "x (..., in) and w (in, out) with the same in"));
-    if (biased) {
-        check_dimensions(b, 1, 1, "(out,)");
-        if (PyArray_DIM(of(b), 0) != n) throw py::value_error(mismatch(b, w, "b (out,) and w (in, out) with the same out"));
-    }
+    const Sizes sizes = sizes_of(x, w);
+    if (biased && !has_shape(b, 1, &sizes.n)) refuse_shapes({&b, &x, &w}, "b (out,) for w (in, out)");
 
-    npy_intp shape[NPY_MAXDIMS];
-    std::copy_n(PyArray_DIMS(of(x)), dimensions, shape);
-    shape[dimensions - 1] = n;
     py::object result = out_argument, target;
     if (out_argument.is_none()) {
-        result = target = owned(PyArray_SimpleNew(dimensions, shape, type));
+        result = target = owned(PyArray_SimpleNew(sizes.dimensions, sizes.shape, type));
     } else {
         Operand out{"out", out_argument};
-        check_output(out, type, dimensions, shape);
+        check_output(out, type, sizes);
         PyArrayObject *array = of(out);
         const bool direct = PyArray_ISCARRAY(array) && !may_overlap(array, of(x)) && !may_overlap(array, of(w)) &&
                             !(biased && may_overlap(array, of(b)));
         // Computed aside where out cannot be written directly or is read as an operand, then copied into it.
-        target = direct ? out_argument : owned(PyArray_SimpleNew(dimensions, shape, type));
+        target = direct ? out_argument : owned(PyArray_SimpleNew(sizes.dimensions, sizes.shape, type));
     }
+    if (PyArray_SIZE(as_array(result)) == 0) return result;
     convert_to(x, type);
     convert_to(w, type);
     if (biased) convert_to(b, type, NPY_ARRAY_C_CONTIGUOUS);
 
     auto compute = [&]<class T>(T) {
-        MatrixView<T> x_view = matrix_view<T>(x, m, k), w_view = matrix_view<T>(w, k, n);
+        MatrixView<T> x_view = matrix_view<T>(x, sizes.m, sizes.k), w_view = matrix_view<T>(w, sizes.k, sizes.n);
         const T *bias = biased ? static_cast<const T *>(PyArray_DATA(of(b))) : nullptr;
         T *y = static_cast<T *>(PyArray_DATA(as_array(target)));
-        py::gil_scoped_release unlocked;
-        affine_forward<T>(static_cast<std::size_t>(m), static_cast<std::size_t>(n), static_cast<std::size_t>(k), x_view,
-                          w_view, bias, activation, y, n);
+        WithoutGil unlocked;
+        affine_forward<T>(static_cast<std::size_t>(sizes.m), static_cast<std::size_t>(sizes.n),
+                          static_cast<std::size_t>(sizes.k), x_view, w_view, bias, activation, y, sizes.n);
     };
     if (type == NPY_FLOAT)
         compute(float());
@@ -202,43 +207,35 @@ py::tuple backward(py::object dy_argument, py::object x_argument, py::object w_a
                    py::object activation_name, bool need_dx) {
     Operand dy = take("dy", dy_argument), x = take("x", x_argument), w = take("w", w_argument);
     const std::optional<std::size_t> activation = activation_index(activation_name);
+    if (activation && activation_saves[*activation] != 'y')
+        throw py::value_error(std::string("activation is '") + activation_names[*activation] +
+                              "', whose slope does not follow from its output; expected it to be applied apart from affine");
     if (activation && y_argument.is_none())
         throw py::value_error(std::string("y is None; expected the output of affine, for the slope of activation '") +
                               activation_names[*activation] + "'");
     Operand y = activation ? take("y", y_argument) : Operand{"y", {}};
     const int type = activation ? common_type({&dy, &x, &w, &y}) : common_type({&dy, &x, &w});
-    check_dimensions(x, 1, NPY_MAXDIMS, "(in,), (m, in) or (..., in)");
-    check_dimensions(w, 2, 2, "(in, out)");
-    const int dimensions = PyArray_NDIM(of(x));
-    const npy_intp k = PyArray_DIM(of(w), 0), n = PyArray_DIM(of(w), 1), m = leading_size(of(x));
-    if (PyArray_DIM(of(x), dimensions - 1) != k)
-        throw py::value_error(mismatch(x, w, "x (..., in) and w (in, out) with the same in"));
-    npy_intp shape[NPY_MAXDIMS];
-    std::copy_n(PyArray_DIMS(of(x)), dimensions, shape);
-    shape[dimensions - 1] = n;
-    for (const Operand *operand : {&dy, &y}) {
-        if (operand->array.ptr() == nullptr) continue;
-        if (PyArray_NDIM(of(*operand)) != dimensions || !PyArray_CompareLists(PyArray_DIMS(of(*operand)), shape, dimensions))
-            throw py::value_error(mismatch(*operand, x, std::string(operand->name) + " (..., out) for x (..., in), with out " +
-                                                            std::to_string(n) + " from w"));
-    }
+    const Sizes sizes = sizes_of(x, w);
+    for (const Operand *operand : {&dy, &y})
+        if (operand->array && !has_shape(*operand, sizes.dimensions, sizes.shape))
+            refuse_shapes({operand, &x, &w}, "gradient and output (..., out) for x (..., in) and w (in, out)");
     convert_to(dy, type, NPY_ARRAY_C_CONTIGUOUS);
     convert_to(x, type);
     convert_to(w, type);
     if (activation) convert_to(y, type, NPY_ARRAY_C_CONTIGUOUS);
 
-    py::object dx = need_dx ? owned(PyArray_SimpleNew(dimensions, PyArray_DIMS(of(x)), type)) : py::object(py::none());
-    py::object dw = owned(PyArray_SimpleNew(2, PyArray_DIMS(of(w)), type)), db = owned(PyArray_SimpleNew(1, &n, type));
+    py::object dx = need_dx ? owned(PyArray_SimpleNew(sizes.dimensions, PyArray_DIMS(of(x)), type)) : py::object(py::none());
+    py::object dw = owned(PyArray_SimpleNew(2, PyArray_DIMS(of(w)), type)), db = owned(PyArray_SimpleNew(1, const_cast<npy_intp *>(&sizes.n), type));
     auto compute = [&]<class T>(T) {
-        MatrixView<T> x_view = matrix_view<T>(x, m, k), w_view = matrix_view<T>(w, k, n);
+        MatrixView<T> x_view = matrix_view<T>(x, sizes.m, sizes.k), w_view = matrix_view<T>(w, sizes.k, sizes.n);
         auto data = [](py::handle array) { return static_cast<T *>(PyArray_DATA(as_array(array))); };
         const T *saved = activation ? data(y.array) : nullptr;
         T *dx_data = need_dx ? data(dx) : nullptr;
         const T *dy_data = data(dy.array);
         T *dw_data = data(dw), *db_data = data(db);
-        py::gil_scoped_release unlocked;
-        affine_backward<T>(static_cast<std::size_t>(m), static_cast<std::size_t>(n), static_cast<std::size_t>(k), dy_data,
-                           x_view, w_view, saved, activation, dx_data, dw_data, db_data);
+        WithoutGil unlocked;
+        affine_backward<T>(static_cast<std::size_t>(sizes.m), static_cast<std::size_t>(sizes.n),
+                           static_cast<std::size_t>(sizes.k), dy_data, x_view, w_view, saved, activation, dx_data, dw_data, db_data);
     };
     if (type == NPY_FLOAT)
         compute(float());

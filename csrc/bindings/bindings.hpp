@@ -16,7 +16,9 @@
 #include <numpy/ufuncobject.h>
 
 #include <array>
+#include <chrono>
 #include <string>
+#include <thread>
 
 #include "activations.hpp"
 
@@ -27,6 +29,9 @@ namespace py = pybind11;
 #define PYNN_NAME(name, ...) #name,
 inline constexpr std::array<const char *, activation_count> activation_names = {PYNN_ACTIVATIONS(PYNN_NAME)};
 #undef PYNN_NAME
+#define PYNN_SAVES(name, saves, ...) #saves[0],
+inline constexpr std::array<char, activation_count> activation_saves = {PYNN_ACTIVATIONS(PYNN_SAVES)}; // 'x' or 'y'
+#undef PYNN_SAVES
 
 inline PyArrayObject *as_array(py::handle object) { return reinterpret_cast<PyArrayObject *>(object.ptr()); }
 
@@ -48,6 +53,25 @@ template <class T> py::object owned(T *reference) {
     if (reference == nullptr) throw py::error_already_set();
     return py::reinterpret_steal<py::object>(reinterpret_cast<PyObject *>(reference));
 }
+
+// Drops the GIL while it lives. A thread that wants it back when the interpreter is gone is ended by Python, as an
+// unwinding that must not pass through C++ frames: it stays here until the process ends.
+class WithoutGil {
+  public:
+    WithoutGil() : state_(PyEval_SaveThread()) {}
+    ~WithoutGil() {
+        try {
+            PyEval_RestoreThread(state_);
+        } catch (...) {
+            for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
+        }
+    }
+    WithoutGil(const WithoutGil &) = delete;
+    WithoutGil &operator=(const WithoutGil &) = delete;
+
+  private:
+    PyThreadState *state_;
+};
 
 void bind_activations(py::module_ &module);
 void bind_affine(py::module_ &module);

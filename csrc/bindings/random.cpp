@@ -1,9 +1,8 @@
-// fill and philox4x32. fill checks its operands, drops the GIL and hands runs of consecutive elements to the kernels, by
-// way of a small buffer where memory or stream are not consecutive.
+// fill and philox4x32. fill checks its operands, drops the GIL and hands tiles of the output to the kernels, by way of a
+// small buffer where memory or stream are not consecutive.
 #include "bindings/bindings.hpp"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
@@ -14,13 +13,16 @@
 #include "dispatch.hpp"
 #include "distributions.hpp"
 #include "parallel.hpp"
+#include "simd/environment.hpp"
 
 namespace pynn {
 namespace {
 
-constexpr std::size_t fill_grain = 1 << 13;
-constexpr std::size_t slice_length = 1 << 22; // elements between two looks at the clock
-constexpr std::chrono::milliseconds signal_interval(100);
+constexpr std::size_t run_length = 1 << 13;     // elements of a tile that needs no buffer
+constexpr std::size_t row_length = 64;         // of the buffer
+constexpr std::size_t buffer_rows = 128;         // so that whole cache lines are written at a time
+constexpr std::uint64_t sparse = 32;            // larger steps in the stream: draw one by one
+constexpr std::size_t slice_length = 1 << 23;   // elements, some milliseconds, between two looks for Ctrl-C
 
 #define PYNN_ALLOWED(name, first, second, condition, words)                                                            \
     template <class T> bool name##_allowed([[maybe_unused]] T first, [[maybe_unused]] T second) {                      \
@@ -120,68 +122,85 @@ std::vector<Axis> axes_of(py::handle out, std::uint64_t start, py::handle index_
     return axes;
 }
 
-// Innermost first, by their step in the stream; axes that continue each other become one.
-std::vector<Axis> in_stream_order(std::vector<Axis> axes, npy_intp item_size) {
+// A tile spans `tile` elements of each axis; the first two axes may have more than 1.
+struct TiledAxis : Axis {
+    std::size_t tile;
+    std::size_t tiles() const { return (size + tile - 1) / tile; }
+};
+
+bool consecutive(const Axis &axis, npy_intp item_size) { return axis.step == item_size && axis.index_step == 1; }
+
+// The axes by their step in the stream, the smallest first, so that the stream is generated in runs. If those runs are
+// none in memory, the axis that is nearest to that comes second.
+std::vector<TiledAxis> tiled(std::vector<Axis> axes, npy_intp item_size) {
     std::stable_sort(axes.begin(), axes.end(), [](const Axis &a, const Axis &b) {
         return a.index_step - 1 < b.index_step - 1; // 0, which repeats values, comes last
     });
-    std::vector<Axis> merged;
+    std::vector<TiledAxis> merged;
     for (const Axis &axis : axes) {
         if (!merged.empty()) {
-            Axis &inner = merged.back();
+            TiledAxis &inner = merged.back();
             if (axis.step == inner.step * static_cast<npy_intp>(inner.size) &&
                 axis.index_step == inner.index_step * inner.size) {
                 inner.size *= axis.size;
                 continue;
             }
         }
-        merged.push_back(axis);
+        merged.push_back({axis, 1});
     }
-    if (merged.empty()) merged.push_back({1, item_size, 1});
+    while (merged.size() < 2) merged.push_back({{1, item_size, 1}, 1});
+    if (consecutive(merged[0], item_size)) {
+        merged[0].tile = run_length;
+    } else {
+        if (merged[0].index_step - 1 < sparse) merged[0].tile = row_length / merged[0].index_step;
+        std::iter_swap(merged.begin() + 1,
+                       std::min_element(merged.begin() + 1, merged.end(), [](const Axis &a, const Axis &b) {
+                           return std::abs(a.step) < std::abs(b.step);
+                       }));
+        merged[1].tile = buffer_rows;
+    }
+    for (TiledAxis &axis : merged) axis.tile = std::min(axis.tile, axis.size);
     return merged;
 }
 
 template <class T> struct Filling {
     void (*kernel)(T *, std::uint64_t, std::uint64_t, std::size_t, T, T);
     char *data;
-    std::vector<Axis> axes; // innermost first
+    std::vector<TiledAxis> axes;
     std::uint64_t key, start;
     T first, second;
 
-    // Elements begin .. end - 1, counted along the axes.
-    void operator()(std::size_t begin, std::size_t end) const {
-        while (begin < end) {
+    void operator()(std::size_t begin_tile, std::size_t end_tile) const {
+        for (std::size_t tile = begin_tile; tile < end_tile; ++tile) {
             char *to = data;
             std::uint64_t index = start;
-            std::size_t rest = begin;
-            for (const Axis &axis : axes) {
-                const std::size_t i = rest % axis.size;
-                rest /= axis.size;
-                to += static_cast<npy_intp>(i) * axis.step;
-                index += i * axis.index_step;
+            std::size_t rest = tile, counts[2];
+            for (std::size_t i = 0; i < axes.size(); ++i) {
+                const TiledAxis &axis = axes[i];
+                const std::size_t at = rest % axis.tiles() * axis.tile;
+                rest /= axis.tiles();
+                to += static_cast<npy_intp>(at) * axis.step;
+                index += at * axis.index_step;
+                if (i < 2) counts[i] = std::min(axis.tile, axis.size - at);
             }
-            const std::size_t count = std::min(axes[0].size - begin % axes[0].size, end - begin);
-            run(to, index, count);
-            begin += count;
+            if (consecutive(axes[0], sizeof(T)))
+                kernel(reinterpret_cast<T *>(to), key, index, counts[0], first, second);
+            else
+                by_way_of_buffer(to, index, counts[0], counts[1]);
         }
     }
 
   private:
-    void run(char *to, std::uint64_t index, std::size_t count) const {
-        const auto [size, step, index_step] = axes[0];
-        if (step == sizeof(T) && index_step == 1) {
-            kernel(reinterpret_cast<T *>(to), key, index, count, first, second);
-            return;
-        }
-        constexpr std::size_t length = 512, sparse = 32; // few elements in a stretch of the stream: draw one by one
-        T buffer[length];
-        const std::size_t most = index_step - 1 < sparse ? length / index_step : 1;
-        while (count > 0) {
-            const std::size_t part = std::min(count, most);
-            kernel(buffer, key, index, (part - 1) * index_step + 1, first, second);
-            for (std::size_t i = 0; i < part; ++i, to += step) *reinterpret_cast<T *>(to) = buffer[i * index_step];
-            index += part * index_step;
-            count -= part;
+    void by_way_of_buffer(char *to, std::uint64_t index, std::size_t columns, std::size_t rows) const {
+        T buffer[buffer_rows * row_length];
+        const std::uint64_t step = axes[0].index_step;
+        for (std::size_t row = 0; row < rows; ++row, index += axes[1].index_step)
+            kernel(buffer + row * row_length, key, index, (columns - 1) * step + 1, first, second);
+        for (std::size_t column = 0; column < columns; ++column, to += axes[0].step) {
+            const T *from = buffer + column * step;
+            char *place = to;
+            for (std::size_t row = 0; row < rows; ++row, from += row_length, place += axes[1].step)
+                *reinterpret_cast<T *>(place) = *from;
         }
     }
 };
@@ -190,25 +209,28 @@ template <class T>
 void fill_array(py::handle out, std::size_t distribution, std::uint64_t key, py::handle first, py::handle second,
                 std::uint64_t start, py::handle index_strides) {
     const Row &row = rows[distribution];
-    const T a = static_cast<T>(real_number(row.first, first)), b = static_cast<T>(real_number(row.second, second));
+    T a, b;
+    {
+        StandardEnvironment environment; // the caller's rounding mode does not reach the parameters either
+        a = static_cast<T>(real_number(row.first, first));
+        b = static_cast<T>(real_number(row.second, second));
+    }
     if (!std::isfinite(a) || !std::isfinite(b) || !row.allowed(a, b))
         throw py::value_error(std::string(row.first) + " is " + text_of(first) + " and " + row.second + " is " +
                               text_of(second) + "; expected finite " + dtype_text(as_array(out)) + " numbers with " +
                               row.words);
     const std::vector<Axis> axes = axes_of(out, start, index_strides);
-    const std::size_t total = static_cast<std::size_t>(PyArray_SIZE(as_array(out)));
-    if (total == 0) return;
+    if (PyArray_SIZE(as_array(out)) == 0) return;
     const Filling<T> filling{active_kernels_of<T>().fill[distribution], PyArray_BYTES(as_array(out)),
-                             in_stream_order(axes, sizeof(T)), key, start, a, b};
-    py::gil_scoped_release release;
-    auto checked = std::chrono::steady_clock::now();
-    for (std::size_t done = 0; done < total; done += slice_length) {
-        if (auto now = std::chrono::steady_clock::now(); now - checked > signal_interval) {
-            py::gil_scoped_acquire acquire;
-            if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-            checked = now;
-        }
-        parallel_for(std::min(slice_length, total - done), fill_grain,
+                             tiled(axes, sizeof(T)), key, start, a, b};
+    std::size_t tiles = 1;
+    for (const TiledAxis &axis : filling.axes) tiles *= axis.tiles();
+    const std::size_t tile_size = filling.axes[0].tile * filling.axes[1].tile;
+    const std::size_t grain = std::max<std::size_t>(1, run_length / tile_size), slice = slice_length / tile_size;
+    for (std::size_t done = 0; done < tiles; done += slice) {
+        if (done != 0 && PyErr_CheckSignals() != 0) throw py::error_already_set();
+        WithoutGil unlocked;
+        parallel_for(std::min(slice, tiles - done), grain,
                      [&](std::size_t begin, std::size_t end) { filling(done + begin, done + end); });
     }
 }

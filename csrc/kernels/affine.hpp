@@ -110,9 +110,25 @@ void pack_columns(const T *b, std::ptrdiff_t b_row, std::ptrdiff_t b_column, std
         }
         return;
     }
-    for (std::size_t k = 0; k < depth; ++k, b += b_row, panel += padded)
-        for (std::size_t j = 0; j < padded; ++j)
-            panel[j] = j < columns ? b[static_cast<std::ptrdiff_t>(j) * b_column] : T(0);
+    for (std::size_t j = 0; j < padded; j += width<T>) {
+        const std::size_t present = columns - j < width<T> ? columns - j : width<T>;
+        const T *from = b + static_cast<std::ptrdiff_t>(j) * b_column;
+        std::size_t k = 0;
+        if (b_row == 1)
+            for (; k + width<T> <= depth; k += width<T>) {
+                vec<T> block[width<T>];
+#pragma GCC unroll 16
+                for (std::size_t i = 0; i < width<T>; ++i)
+                    block[i] = i < present ? load<vec<T>>(from + static_cast<std::ptrdiff_t>(i) * b_column + k) : vec<T>{};
+                transpose(block);
+#pragma GCC unroll 16
+                for (std::size_t i = 0; i < width<T>; ++i) store(panel + (k + i) * padded + j, block[i]);
+            }
+        for (; k < depth; ++k)
+            for (std::size_t i = 0; i < width<T>; ++i)
+                panel[k * padded + j + i] =
+                    i < present ? from[static_cast<std::ptrdiff_t>(i) * b_column + static_cast<std::ptrdiff_t>(k) * b_row] : T(0);
+    }
 }
 
 // f(first row, rows) over tiles of nearly equal height

@@ -35,19 +35,23 @@ struct Philox {
         }
     }
 
-    // product: philox_multiplier[0] times the lower 32 bits of the block number
-    PYNN_INLINE Block operator()(Words product) const {
-        Words product1 = mul_low((product >> 32) ^ key1[0], splat<Words>(philox_multiplier[1]));
-        Words w0 = (product1 >> 32) ^ key0[1], w1 = product1, w2 = product ^ key1[1], w3 = Words{};
-        for (int round = 2; round < philox_rounds; ++round) {
-            Words p0 = mul_low(w0, splat<Words>(philox_multiplier[0]));
-            Words p1 = mul_low(w2, splat<Words>(philox_multiplier[1]));
-            w0 = (p1 >> 32) ^ w1 ^ key0[round];
-            w1 = p1;
-            w2 = (p0 >> 32) ^ w3 ^ key1[round];
-            w3 = p0;
+    // products: philox_multiplier[0] times the lower 32 bits of the block numbers. Round by round for all vectors, so
+    // that the CPU always finds work that waits for nothing.
+    template <std::size_t N> PYNN_INLINE void operator()(const Words (&products)[N], Block (&blocks)[N]) const {
+        for (std::size_t i = 0; i < N; ++i) {
+            Words p1 = mul_low((products[i] >> 32) ^ key1[0], splat<Words>(philox_multiplier[1]));
+            blocks[i] = {{(p1 >> 32) ^ key0[1], p1, products[i] ^ key1[1], Words{}}};
         }
-        return {{w0, w1, w2, w3}};
+        for (int round = 2; round < philox_rounds; ++round)
+            for (std::size_t i = 0; i < N; ++i) {
+                Words(&w)[4] = blocks[i].word;
+                Words p0 = mul_low(w[0], splat<Words>(philox_multiplier[0]));
+                Words p1 = mul_low(w[2], splat<Words>(philox_multiplier[1]));
+                w[0] = (p1 >> 32) ^ w[1] ^ key0[round];
+                w[1] = p1;
+                w[2] = (p0 >> 32) ^ w[3] ^ key1[round];
+                w[3] = p0;
+            }
     }
 };
 
@@ -73,7 +77,10 @@ PYNN_INLINE void fill_groups(T *out, std::uint64_t key, std::uint64_t group, std
     Words product = load<Words>(number);
     for (T *end = out + groups * group_size; out != end; out += group_size)
         for (std::size_t lane = 0; lane < group_blocks; lane += blocks) {
-            Block a = philox(product), b = philox(product + distance * philox_multiplier[0]);
+            const Words products[] = {product, product + distance * philox_multiplier[0]};
+            Block both[2];
+            philox(products, both);
+            const Block &a = both[0], &b = both[1];
             product += blocks * philox_multiplier[0];
             if constexpr (single) {
                 for (std::size_t w = 0; w < 4; w += 2) {

@@ -80,7 +80,7 @@ template <class V> PYNN_INLINE Exponential<V> exponential(V t, V t_low = V{}) {
     V scale_z = select(z < least_z, least_z, z);
     V scale = as<V>((bits(scale_z) + C::bias) << C::mantissa);
     V rest = as<V>((bits(z) - bits(scale_z) + C::bias) << C::mantissa);
-    return {rest, scale, {p.high, fma(r, r_low, p.low + r_low)}};
+    return {rest, scale, {p.high, fma(p.high, r_low, p.low + r_low)}};
 }
 
 // e^t - 1 for t <= 0, to a fraction of an ULP also near 0

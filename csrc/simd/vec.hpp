@@ -65,6 +65,28 @@ PYNN_INLINE void store_lanes(element<V> *p, V v, std::size_t first, std::size_t 
     __builtin_memcpy(p, buffer + first, n * sizeof(element<V>));
 }
 
+// a0 b0 a1 b1 ... of the first halves (Second: of the second halves) of a and b
+template <bool Second, class V, std::size_t... I> PYNN_INLINE V interleave(V a, V b, std::index_sequence<I...>) {
+    constexpr std::size_t n = sizeof...(I), from = Second ? n / 2 : 0;
+    return __builtin_shufflevector(a, b, (from + I / 2 + (I % 2) * n)...);
+}
+// Lane j of row i to lane i of row j, in log2(lanes) rounds of perfect shuffles.
+template <class V> PYNN_INLINE void transpose(V (&rows)[width<element<V>>]) {
+    constexpr std::size_t n = width<element<V>>;
+    constexpr auto lanes = std::make_index_sequence<n>();
+#pragma GCC unroll 4
+    for (std::size_t round = 1; round < n; round *= 2) {
+        V next[n];
+#pragma GCC unroll 8
+        for (std::size_t i = 0; i < n / 2; ++i) {
+            next[2 * i] = interleave<false>(rows[i], rows[i + n / 2], lanes);
+            next[2 * i + 1] = interleave<true>(rows[i], rows[i + n / 2], lanes);
+        }
+#pragma GCC unroll 16
+        for (std::size_t i = 0; i < n; ++i) rows[i] = next[i];
+    }
+}
+
 template <class V> PYNN_INLINE V splat(element<V> s) { return s - V{}; }
 template <class V, class I> PYNN_INLINE V select(I mask, V a, V b) { return mask ? a : b; }
 template <class V> PYNN_INLINE V as(ints<V> bits) { return (V)bits; }

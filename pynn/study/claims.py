@@ -1,7 +1,7 @@
 """The seed chapter's seven points, each measured in the run and held against a stated criterion.
 
-A claim of several parts holds only if every part does. No part is left out because it fails, and a part that fails says
-what happens instead.
+A claim of several parts holds only if every part does. No part is left out because it fails, and a
+part that fails says what happens instead.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ class Claim:
         """The claim's verdict, with the number of parts that hold if not all do."""
         if self.holds:
             return "holds"
-        return f"does not hold ({sum(part.holds for part in self.parts)} of {len(self.parts)} parts do)"
+        holding = sum(part.holds for part in self.parts)
+        return f"does not hold ({holding} of {len(self.parts)} parts do)"
 
 
 def judge(results: Results) -> list[Claim]:
@@ -93,7 +94,7 @@ def judge(results: Results) -> list[Claim]:
 
 
 def unevenness(layers: Sequence[Signal]) -> tuple[float, float]:
-    """Return the factors by which the activations' spread and the gradient's differ between first and last layer."""
+    """Return the factors by which activations' and gradient's std differ between the two ends."""
     return (
         _factor(layers[-1].std, layers[0].std),
         _factor(layers[0].gradient_std, layers[-1].gradient_std),
@@ -121,20 +122,23 @@ def _weight_decay(results: Results) -> Claim:
         (
             Part(
                 "It keeps the weights small.",
-                f"After training with decay {with_decay:g} the norm of the weights is smaller in every network.",
+                f"After training with decay {with_decay:g} the norm of the weights is smaller in "
+                "every network.",
                 "norm of the weights "
                 + _each((i, f"{_g(a)} → {_g(b)}") for i, (a, b) in norms.items()),
                 all(b < a for a, b in norms.values()),
             ),
             Part(
                 "It curbs overfitting.",
-                "The held-out loss exceeds the training loss by less with decay than without, "
-                "in both networks that start from a rule.",
+                "The held-out loss exceeds the training loss by less with decay than without, in "
+                "both networks that start from a rule.",
                 "held-out minus training loss "
                 + _each((i, f"{_g(a)} → {_g(b)}") for i, (a, b) in gaps.items())
-                + " (held-out loss itself "
-                + _each((i, f"{_g(a)} → {_g(b)}") for i, (a, b) in held.items())
-                + ")",
+                + ", while the held-out loss itself "
+                + _each(
+                    (f"{'falls' if b < a else 'rises'} for {i}", f"from {_g(a)} to {_g(b)}")
+                    for i, (a, b) in held.items()
+                ),
                 all(b < a for a, b in gaps.values()),
                 "Decay did not bring the two losses closer in this run.",
             ),
@@ -150,8 +154,8 @@ def _equal(results: Results) -> Claim:
     equal, he = results.training["equal", 0.0], results.training["He", 0.0]
     return Claim(
         "Equal weights",
-        "Weights must not start equal: they get the same update and stay equal, and having many of them loses its "
-        "meaning. Random initial values break the symmetry.",
+        "Weights must not start equal: they get the same update and stay equal, and having many "
+        "of them loses its meaning. Random initial values break the symmetry.",
         (
             Part(
                 "Backpropagation gives equal weights the same update.",
@@ -168,13 +172,14 @@ def _equal(results: Results) -> Claim:
             Part(
                 "Having many of them loses its meaning.",
                 "Its held-out accuracy is below that of the same network from random values (He).",
-                f"held-out accuracy {_percent(equal.final['held_out_accuracy'])}, "
-                f"He {_percent(he.final['held_out_accuracy'])}",
+                f"held-out accuracy {_percent(equal.final['held_out_accuracy'])}, He "
+                f"{_percent(he.final['held_out_accuracy'])}",
                 equal.final["held_out_accuracy"] < he.final["held_out_accuracy"],
             ),
             Part(
                 "Random initial values break the symmetry.",
-                "From random values (He) more than half of the units of every hidden layer are distinct.",
+                "From random values (He) more than half of the units of every hidden layer are "
+                "distinct.",
                 f"distinct units, He: {_counts(he.distinct)}",
                 all(2 * n > HIDDEN[0] for n in he.distinct),
             ),
@@ -184,26 +189,29 @@ def _equal(results: Results) -> Claim:
 
 def _random(results: Results) -> Claim:
     large, small = (results.layers["sigmoid"][init] for init in ("std 1", "std 0.01"))
-    deep = results.deep["sigmoid"]
     gain = math.sqrt(WIDTH)
 
-    def gradient(layers: list[Layer], far: list[Signal]) -> str:
+    def gradient(init: str) -> str:
+        layers, far = results.layers["sigmoid"][init], results.deep["sigmoid"][init]
         return (
-            f"gradient {_g(layers[-1].gradient_std)} at the last layer, {_g(layers[0].gradient_std)} at the first "
-            f"({_g(far[0].gradient_std)} through {len(far)} layers)"
+            f"{init}: gradient {_g(layers[-1].gradient_std)} at the last layer, "
+            f"{_g(layers[0].gradient_std)} at the first ({_g(far[0].gradient_std)} through "
+            f"{len(far)} layers)"
         )
 
     def balance(layers: list[Layer], std: float) -> str:
         slope = layers[-1].slope_rms / 4  # of sigmoid, whose largest slope is 1/4
         return (
-            f"On its way through a layer the gradient is multiplied by the slopes, here {_g(slope)} (root mean "
-            f"square), and by the weights, here √{WIDTH} · {std:g} = {_g(gain * std)}: by {_g(slope * gain * std)} in all."
+            "On its way through a layer the gradient is multiplied by the slopes, here "
+            f"{_g(slope)} (root mean square), and by the weights, here √{WIDTH} · {std:g} = "
+            f"{_g(gain * std)}: by {_g(slope * gain * std)} in all."
         )
 
     return Claim(
         "Random initial values",
-        "Sigmoid with standard deviation 1: activations pile up at 0 and 1, where the slope approaches 0 and the gradient "
-        "vanishes. With 0.01: they bunch around 0.5, without a vanishing gradient, but all units say nearly the same.",
+        "Sigmoid with standard deviation 1: activations pile up at 0 and 1, where the slope "
+        "approaches 0 and the gradient vanishes. With 0.01: they bunch around 0.5, without a "
+        "vanishing gradient, but all units say nearly the same.",
         (
             Part(
                 "Std 1: activations pile up at 0 and 1.",
@@ -214,14 +222,14 @@ def _random(results: Results) -> Claim:
             Part(
                 "There the slope approaches 0.",
                 "In every layer the median slope is below a tenth of the largest.",
-                f"median slope {_span(layer.slope_median for layer in large)} of the largest, "
+                f"std 1: median slope {_span(layer.slope_median for layer in large)} of the largest, "
                 f"{_span(layer.saturated for layer in large)} of activations saturated",
                 all(layer.slope_median < 0.1 for layer in large),
             ),
             Part(
                 "The gradient shrinks on its way back and is finally gone.",
                 "Its standard deviation at the first layer is below a tenth of that at the last.",
-                gradient(large, deep["std 1"]),
+                gradient("std 1"),
                 _vanishes(large),
                 balance(large, 1) + " The large weights make up for the small slopes.",
             ),
@@ -234,22 +242,24 @@ def _random(results: Results) -> Claim:
             Part(
                 "No activation is saturated.",
                 "In every layer fewer than 1 % of them have a slope below 1 % of the largest.",
-                f"{_span(layer.saturated for layer in small)} saturated",
+                f"std 0.01: {_span(layer.saturated for layer in small)} saturated",
                 all(layer.saturated < 0.01 for layer in small),
             ),
             Part(
                 "The gradient does not vanish.",
-                "Its standard deviation at the first layer is not below a tenth of that at the last.",
-                gradient(small, deep["std 0.01"]),
+                "Its standard deviation at the first layer is not below a tenth of that at the "
+                "last.",
+                gradient("std 0.01"),
                 not _vanishes(small),
                 balance(small, 0.01)
                 + " The slopes are as large as they can be; the small weights do it.",
             ),
             Part(
                 "The units all say nearly the same.",
-                "In every layer the standard deviation across units, for one input, is below 5 % of the range.",
-                f"std across units {_range(layer.across_units for layer in small)}, "
-                f"and across inputs {_g(small[-1].across_inputs)} in the last layer",
+                "In every layer the standard deviation across units, for one input, is below 5 % "
+                "of the range.",
+                f"std 0.01: across units std is {_range(layer.across_units for layer in small)}, and across "
+                f"inputs {_g(small[-1].across_inputs)} in the last layer",
                 all(layer.across_units < 0.05 for layer in small),
             ),
         ),
@@ -272,13 +282,13 @@ def _xavier(results: Results) -> Claim:
     off = [abs(layer.mean) / layer.std for layer in xavier["tanh"]]
     return Claim(
         "Xavier",
-        "With standard deviation 1/√n the activations stay spread. With sigmoid the later layers are slightly skewed; "
-        "with tanh, which is symmetric about the origin, the skew improves.",
+        "With standard deviation 1/√n the activations stay spread. With sigmoid the later layers "
+        "are slightly skewed; with tanh, which is symmetric about the origin, the skew improves.",
         (
             Part(
                 "The activations are spread: neither saturated nor bunched.",
-                "In every layer of sigmoid and tanh the standard deviation is at least 5 times that of std 0.01, and "
-                "fewer than 1 % are saturated.",
+                "In every layer of sigmoid and tanh the standard deviation is at least 5 times "
+                "that of std 0.01, and fewer than 1 % are saturated.",
                 "std against std 0.01: "
                 + _each(
                     (name, "at least " + _g(min(factors)) + "×") for name, factors in wider.items()
@@ -288,8 +298,8 @@ def _xavier(results: Results) -> Claim:
             ),
             Part(
                 "Sigmoid: later layers are slightly skewed.",
-                "The part of the histogram without a mirror image is larger in the later layers than in the first, on "
-                "average, but under one half.",
+                "The part of the histogram without a mirror image is larger in the later layers "
+                "than in the first, on average, but under one half.",
                 f"skew of sigmoid {_percent(skew['sigmoid'][0])} in the first layer, "
                 f"{_percent(later['sigmoid'])} in the later ones",
                 skew["sigmoid"][0] < later["sigmoid"] < 0.5,
@@ -322,25 +332,28 @@ def _he(results: Results) -> Claim:
 
     return Claim(
         "He",
-        "With standard deviation √(2/n), for ReLU, each layer's spread is the same, and stays so in deep networks, so that "
-        "proper values also flow backward.",
+        "With standard deviation √(2/n), for ReLU, each layer's spread is the same, and stays so "
+        "in deep networks, so that proper values also flow backward.",
         (
             Part(
                 "Each layer's spread is the same.",
-                "In all five layers the standard deviation is within a factor of 2 of the first layer's.",
+                "In all five layers the standard deviation is within a factor of 2 of the first "
+                "layer's.",
                 f"std by layer {', '.join(_g(layer.std) for layer in he)}",
                 all(_factor(layer.std, he[0].std) <= 2 for layer in he),
             ),
             Part(
                 "It stays so in deep networks.",
                 f"In all {len(far)} layers it is within a factor of 10 of the first layer's.",
-                f"through {len(far)} layers std differs by at most ×{_g(max(forward))} (others, end to end: {compare(0)})",
+                f"through {len(far)} layers std differs by at most ×{_g(max(forward))} (others, "
+                f"end to end: {compare(0)})",
                 max(forward) <= 10,
             ),
             Part(
                 "Proper values also flow backward.",
-                f"In all {len(far)} layers the gradient's standard deviation is within a factor of 10 of the last's.",
-                f"the gradient by at most ×{_g(max(backward))} (others: {compare(1)})",
+                f"In all {len(far)} layers the gradient's standard deviation is within a factor of "
+                "10 of the last's.",
+                f"through {len(far)} layers the gradient differs by at most ×{_g(max(backward))} (others: {compare(1)})",
                 max(backward) <= 10,
             ),
         ),
@@ -353,18 +366,18 @@ def _rule(results: Results) -> Claim:
         other = {"He": "Xavier", "Xavier": "He"}[choice]
         layers = results.layers[name]
         worst = {init: max(unevenness(layers[init])) for init in (choice, other)}
-        measured = f"{_title(name)}: {choice} ×{_g(worst[choice])}, {other} ×{_g(worst[other])}"
+        measured = f"{_title(name)}, first against last layer: {choice} ×{_g(worst[choice])}, {other} ×{_g(worst[other])}"
         if name != "relu":  # where half of the slopes are 0, as they should be
             most = {init: max(layer.saturated for layer in layers[init]) for init in worst}
             measured += f" (saturated {_percent(most[choice])} and {_percent(most[other])})"
         parts.append(
             Part(
                 f"{_title(name)}: use {choice}.",
-                f"Of Xavier and He, {choice} changes the spread of activations and gradient less from end to end of the "
-                "five layers (the larger of the two factors).",
+                f"Of Xavier and He, {choice} changes the spread of activations and gradient less "
+                "from end to end of the five layers (the larger of the two factors).",
                 measured,
                 worst[choice] < worst[other],
-                f"{other}'s {'larger' if other == 'He' else 'smaller'} weights keep both more even.",
+                f"{other} keeps both more even.",
             )
         )
     return Claim(
@@ -389,18 +402,20 @@ def _learning(results: Results) -> Claim:
     accuracy = _each((init, _percent(run.final["held_out_accuracy"])) for init, run in runs.items())
     return Claim(
         "Learning compared",
-        "On real data the initial values decide whether a network of ReLU learns quickly: He first, then Xavier, and with "
-        "standard deviation 0.01 hardly at all.",
+        "On real data the initial values decide whether a network of ReLU learns quickly: He "
+        "first, then Xavier, and with standard deviation 0.01 hardly at all.",
         (
             Part(
                 "He learns best, then Xavier, then std 0.01.",
                 f"Their training losses after {results.iterations} iterations are in that order.",
-                f"training loss {_each((init, _g(value)) for init, value in loss.items())}; held-out accuracy {accuracy}",
+                f"training loss {_each((init, _g(value)) for init, value in loss.items())}; "
+                f"held-out accuracy {accuracy}",
                 loss["He"] < loss["Xavier"] < loss["std 0.01"],
             ),
             Part(
                 "He learns fastest.",
-                f"It halves the loss of guessing, {chance:.3f}, after the fewest iterations, then Xavier.",
+                f"It halves the loss of guessing, {chance:.3f}, after the fewest iterations, then "
+                "Xavier.",
                 "iterations to half the loss of guessing "
                 + _each(
                     (init, "not reached" if n == math.inf else str(n))
@@ -418,7 +433,7 @@ def _learning(results: Results) -> Claim:
     )
 
 
-# ---- Wording ---------------------------------------------------------------------------------------------------------
+# ---- Wording -------------------------------------------------------------------------------------
 
 
 def _g(value: float) -> str:

@@ -24,10 +24,10 @@ MAX_CLASSES = 1000
 # The mirror that PyTorch uses too, and the files' well-known SHA-256.
 MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 MNIST_FILES = {
-    "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-    "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-    "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-    "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+    "train-images-idx3": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+    "train-labels-idx1": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+    "t10k-images-idx3": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+    "t10k-labels-idx1": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
 }
 
 Array = npt.NDArray[Any]
@@ -52,8 +52,8 @@ class Dataset:
     description : str
         What it is, for people.
     x, t : ndarray
-        Training inputs, float32 of shape (n, features), divided by the largest magnitude; labels, int64 of
-        shape (n,), from 0 on.
+        Training inputs, float32 of shape (n, features), divided by the largest magnitude; labels,
+        int64 of shape (n,), from 0 on.
     x_held, t_held : ndarray
         The same of the samples that are held out of training.
     classes : int
@@ -84,8 +84,8 @@ def load(name: str, seed: int, progress: Any = None) -> Dataset:
     Parameters
     ----------
     name : str
-        ``"digits"``, ``"mnist"`` or the path of an ``.npz`` file with arrays ``x`` (n, ...) and ``t``, which holds
-        n labels or is one-hot of shape (n, classes).
+        ``"digits"``, ``"mnist"`` or the path of an ``.npz`` file with arrays ``x`` (n, ...) and
+        ``t``, which holds n labels or is one-hot of shape (n, classes).
     seed : int
         Decides which samples are held out. MNIST comes with its own split.
     progress : object, optional
@@ -97,6 +97,10 @@ def load(name: str, seed: int, progress: Any = None) -> Dataset:
         If there is no such data, or nothing can be learned from it.
     DownloadError
         If MNIST cannot be fetched.
+
+    Notes
+    -----
+    The download of MNIST was tried against a local server only, not against the mirror itself.
     """
     if name == "digits":
         from sklearn.datasets import load_digits
@@ -112,29 +116,24 @@ def load(name: str, seed: int, progress: Any = None) -> Dataset:
 
 
 def _read_npz(path: Path) -> tuple[Array, Array]:
+    if not path.exists():
+        raise DataError(f"{path} does not exist")
+    if not zipfile.is_zipfile(path):
+        raise DataError(f"{path} is not an .npz file: save it with np.savez(file, x=x, t=t)")
     try:
         with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise DataError(
-                    f"{path} is not an .npz file: save it with np.savez(file, x=x, t=t)"
-                )
-            for key in "xt":
-                if key not in file:
-                    names = ", ".join(file) or "nothing"
-                    raise DataError(
-                        f"{path} has no array {key!r}: it holds {names}, and x and t are needed"
-                    )
-            return file["x"], file["t"]
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist") from None
-    except DataError:
-        raise
+            missing = [key for key in "xt" if key not in file]
+            if not missing:
+                return file["x"], file["t"]
+            names = ", ".join(file) or "nothing"
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path} cannot be read as an .npz file: {_one_line(error)}") from None
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path} cannot be read: {reason}") from None
+    raise DataError(f"{path} has no array {missing[0]}: x and t are needed, and it holds {names}")
 
 
 def _check(x: Array, t: Array, where: str = "") -> tuple[Floats, Labels, int]:
-    """Return x as float32 of shape (n, features) within [-1, 1], t as labels from 0 on, and the number of classes."""
+    """Return x as float32 (n, features) within [-1, 1], t as labels, and the number of classes."""
     if x.dtype.kind not in "biuf" or t.dtype.kind not in "biuf":
         raise DataError(
             f"{where}x and t must be real numbers; they are of dtype {x.dtype} and {t.dtype}"
@@ -145,12 +144,9 @@ def _check(x: Array, t: Array, where: str = "") -> tuple[Floats, Labels, int]:
         )
     if t.ndim not in (1, 2) or len(t) != len(x):
         raise DataError(
-            f"{where}t must have shape ({len(x)},), or ({len(x)}, classes) for one-hot, as x has shape {x.shape}; "
-            f"it has {t.shape}"
+            f"{where}t must have shape ({len(x)},), or ({len(x)}, classes) for one-hot, as x has "
+            f"shape {x.shape}; it has {t.shape}"
         )
-    least = math.ceil(BATCH * HELD_OUT / (HELD_OUT - 1))
-    if len(x) < least:
-        raise DataError(f"{where}too few samples: {len(x)}, and at least {least} are needed")
     wide = np.result_type(x.dtype, np.float32) != np.float32
     with np.errstate(over="ignore"):
         values: Array = x.reshape(len(x), -1).astype(np.float64 if wide else np.float32)
@@ -183,6 +179,9 @@ def _labels(t: Array, where: str) -> tuple[Labels, int]:
 
 
 def _split(description: str, x: Floats, t: Labels, classes: int, seed: int) -> Dataset:
+    least = math.ceil(BATCH * HELD_OUT / (HELD_OUT - 1))
+    if len(x) < least:
+        raise DataError(f"{description}: too few samples: {len(x)}, and at least {least} are needed")
     order = np.random.Generator(np.random.PCG64([seed, 0])).permutation(len(x))
     held, train = np.split(order, [len(x) // HELD_OUT])
     return Dataset(description, x[train], t[train], x[held], t[held], classes)
@@ -193,7 +192,8 @@ def _mnist(progress: Any) -> Dataset:
 
     pooch.get_logger().setLevel("ERROR")
     files: list[Array] = []
-    for file, sha256 in MNIST_FILES.items():
+    for name, sha256 in MNIST_FILES.items():
+        file = f"{name}-ubyte.gz"
         try:
             path = pooch.retrieve(
                 MNIST_URL + file,
@@ -203,16 +203,13 @@ def _mnist(progress: Any) -> Dataset:
                 progressbar=progress if progress is not None else False,
             )
             files.append(read_idx(Path(path)))
-        except (
-            OSError,
-            ValueError,
-        ) as error:  # requests' errors are OSErrors; a wrong hash is a ValueError
+        except (OSError, ValueError) as error:  # the errors of requests are OSErrors
+            reason = type(error).__name__ if isinstance(error, OSError) else "wrong SHA-256"
             raise DownloadError(
-                f"cannot fetch MNIST ({type(error).__name__} for {MNIST_URL}{file}); "
-                "--data digits needs no network"
+                f"cannot fetch MNIST ({reason}: {MNIST_URL}{file}); --data digits needs no network"
             ) from error
-    x, t, classes = _check(*files[:2])
-    x_held, t_held, _ = _check(*files[2:])
+    x, t, classes = _check(files[0], files[1])
+    x_held, t_held, _ = _check(files[2], files[3])
     return Dataset("MNIST handwritten digits, 28 x 28 pixels", x, t, x_held, t_held, classes)
 
 
@@ -222,8 +219,8 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
     Parameters
     ----------
     path : Path
-        The file: two zero bytes, the type (8 is unsigned byte), the number of axes, the length of each axis as a
-        big-endian 32-bit number, then the values in C order.
+        The file: two zero bytes, the type (8 is unsigned byte), the number of axes, the length of
+        each axis as a big-endian 32-bit number, then the values in C order.
 
     Returns
     -------
@@ -246,7 +243,3 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
     if len(content) != start + math.prod(shape):
         raise ValueError(f"{path} has {len(content)} bytes, which does not fit its shape {shape}")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

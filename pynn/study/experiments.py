@@ -1,8 +1,9 @@
-"""The seed chapter's experiments on pynn's kernels. They return plain data; figures and report only read it.
+"""The chapter's experiments on pynn's kernels. They return plain data; figures and report read it.
 
-Nothing that feeds the weights depends on the machine: batches come from an integer generator, and all arithmetic on
-weights is pynn's kernels or single NumPy operations that IEEE 754 rounds exactly. So trained weights have the same
-SHA-256 everywhere. The statistics are NumPy's float64 sums, which may differ in their last digits between machines.
+Nothing that feeds the weights depends on the machine: batches come from an integer generator, and
+all arithmetic on weights is pynn's kernels or single NumPy operations that IEEE 754 rounds exactly.
+So trained weights have the same SHA-256 everywhere. The statistics are NumPy's float64 sums, which
+may differ in their last digits between machines.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ __all__ = [
 Array = npt.NDArray[Any]
 Progress = Callable[[str, float], None]
 
-#: The chapter's activation functions: largest slope, and the range its histogram covers (None: the powers of ten).
+#: The chapter's activation functions: largest slope, and range of the histogram (None: powers of 10).
 ACTIVATIONS: dict[str, tuple[float, tuple[float, float] | None]] = {
     "sigmoid": (0.25, (0.0, 1.0)),
     "tanh": (1.0, (-1.0, 1.0)),
@@ -60,7 +61,7 @@ NETWORKS: dict[str, float | str] = {
 DECAYS = (0.0, 0.01)
 #: The curves have about this many points.
 POINTS = 50
-#: At most this many samples of either part are evaluated at a point of a curve; at the end it is all of them.
+#: At most this many samples of either part are evaluated at a point of a curve; at the end, all are.
 CURVE_SAMPLES = 2000
 
 
@@ -73,7 +74,8 @@ class Signal:
     std : float
         Standard deviation of all activations of the layer: every unit, every input.
     gradient_std : float
-        Standard deviation of the gradient of the layer's activations; 1 at the last layer, where it is put in.
+        Standard deviation of the gradient of the layer's activations; 1 at the last layer, where it
+        is put in.
     """
 
     std: float
@@ -95,9 +97,11 @@ class Layer(Signal):
     distinct : int
         Number of units that differ from each other for some input.
     across_units : float
-        Standard deviation across the units for one input, averaged over the inputs: small if all units say the same.
+        Standard deviation across the units for one input, averaged over the inputs: small if all
+        units say the same.
     across_inputs : float
-        Standard deviation across the inputs for one unit, averaged over the units: small if inputs look the same.
+        Standard deviation across the inputs for one unit, averaged over the units: small if inputs
+        look the same.
     slope_median, slope_rms : float
         Median and root mean square of the slope, as a part of the largest slope.
     weight_gradient_std : float
@@ -134,7 +138,7 @@ class Layer(Signal):
 
     @property
     def asymmetry(self) -> float:
-        """Part of the histogram that its mirror image does not cover: 0 symmetric, 1 all on one side."""
+        """Part of the histogram that its mirror image does not cover: 0 symmetric, 1 one-sided."""
         return (
             sum(abs(a - b) for a, b in zip(self.histogram, self.histogram[::-1], strict=True)) / 2
         )
@@ -155,15 +159,15 @@ class Training:
     iterations : list of int
         Updates done at each point of the curves below.
     loss, held_out_loss, accuracy, held_out_accuracy, weight_norm : list of float
-        The curves. Losses are mean cross-entropies without the decay's penalty; the norm is the root of the sum of the
-        squares of all weights, biases apart.
+        The curves. Losses are mean cross-entropies without the decay's penalty; the norm is the
+        root of the sum of the squares of all weights, biases apart.
     final : dict
         The same figures at the end, on all samples.
     distinct_before, distinct : list of int
         Distinct units of each hidden layer over the held-out inputs, before and after training.
     distinct_gradients : list of int
-        Number of distinct columns in the first batch's gradient of each hidden layer's weights: units that would be
-        updated differently.
+        Number of distinct columns in the first batch's gradient of each hidden layer's weights:
+        units that would be updated differently.
     sha256 : str
         Of the bytes of W1, b1, W2, ... after training, little-endian float32 in C order.
     weights : ndarray
@@ -261,7 +265,7 @@ def run(
     return Results(seed, iterations, data, layers, deep, training, whole.hexdigest())
 
 
-# ---- Activations and gradients ---------------------------------------------------------------------------------------
+# ---- Activations and gradients -------------------------------------------------------------------
 
 
 def _weights(init: str, layer: int, seed: int) -> Array:
@@ -282,7 +286,8 @@ def _propagate(
 ) -> Iterator[tuple[Array, Array, Array]]:
     """Send random inputs forward through layers of one kind, and a random gradient back.
 
-    Yields, from the last layer to the first, its activations, their gradient and the gradient of its weights.
+    Yields, from the last layer to the first, its activations, their gradient and the gradient of
+    its weights.
     """
     outputs = [pynn.random.normal((SAMPLES, WIDTH), rng=[seed, 2])]
     weights = [_weights(init, layer, seed) for layer in range(depth)]
@@ -338,7 +343,7 @@ def _distinct(columns: Array) -> int:
     return len({column.tobytes() for column in columns.T + 0})  # + 0: -0.0 becomes 0.0
 
 
-# ---- Training --------------------------------------------------------------------------------------------------------
+# ---- Training ------------------------------------------------------------------------------------
 
 
 def _train(

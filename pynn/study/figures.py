@@ -92,7 +92,7 @@ def _new(width: float, height: float, title: str, subtitle: str = "") -> Figure:
 def _activations(name: str, title: str) -> Callable[[Results], Figure]:
     def make(results: Results) -> Figure:
         bounds = ACTIVATIONS[name][1]
-        subtitle = f"{LABELS[name]}: activations of {LAYERS} layers, a row for each way to choose the initial weights"
+        subtitle = f"{LABELS[name]}: activations of {LAYERS} layers, a row for each initialization"
         if bounds is None:
             subtitle += ", on a scale of powers of ten"
         figure = _new(11, 8.6, title, subtitle)
@@ -155,7 +155,8 @@ def _short(value: float) -> str:
     if value == 0 or 0.001 <= value < 1000:
         return f"{value:.2g}" if value < 100 else f"{value:.0f}"
     digits, power = f"{value:.0e}".split("e")
-    return f"{digits}·10" + str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    raised = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+    return f"{digits}·10{str(int(power)).translate(raised)}"
 
 
 def _lines(axis: Any, curves: dict[str, Sequence[float]], **options: Any) -> None:
@@ -168,7 +169,8 @@ def _gradients(results: Results) -> Figure:
         11,
         4.5,
         "Small weights make the gradient vanish; large ones make it explode, but for sigmoid",
-        "Standard deviation of the gradient at each layer; it starts as 1 at layer 5 and flows back to layer 1",
+        "Standard deviation of the gradient at each layer; it starts as 1 at layer 5 and flows "
+        "back to layer 1",
     )
     axes = figure.subplots(1, 3, sharey=True)
     figure.subplots_adjust(left=0.065, right=0.985, top=0.78, bottom=0.2, wspace=0.08)
@@ -233,7 +235,8 @@ def _rule(results: Results) -> Figure:
         11,
         3.6,
         title,
-        "Factor between the first and the last of five layers' standard deviations: ×1 is even. ★ The rule's choice.",
+        "Factor between the standard deviations of the first and the last of five layers: ×1 is "
+        "even. ★ The rule's choice.",
     )
     axes = figure.subplots(1, 3, sharey=True)
     figure.subplots_adjust(left=0.075, right=0.985, top=0.73, bottom=0.12, wspace=0.12)
@@ -283,7 +286,8 @@ def _training(results: Results) -> Figure:
         11,
         4.7,
         "The initial weights decide how fast a network learns, and whether it learns at all",
-        f"Four hidden layers of {HIDDEN[0]} ReLU units, SGD, the same batches. Held-out accuracy at the end: {shares}",
+        f"Four hidden layers of {HIDDEN[0]} ReLU units, SGD, the same batches. Held-out accuracy "
+        f"at the end: {shares}",
     )
     axes = figure.subplots(1, 2)
     figure.subplots_adjust(left=0.06, right=0.985, top=0.79, bottom=0.2, wspace=0.14)
@@ -404,14 +408,16 @@ FIGURES: dict[str, tuple[Callable[[Results], Figure], str]] = {
     ),
     "activations_tanh": (
         _activations("tanh", "Tanh under Xavier stays spread and symmetric"),
-        "Tanh: histograms of every layer's activations over the whole range, its negative half included.",
+        "Tanh: histograms of every layer's activations over the whole range, its negative half "
+        "included.",
     ),
     "activations_relu": (
         _activations(
             "relu",
             "Under He each layer of ReLU keeps its spread; under the other random values it drifts",
         ),
-        "ReLU: histograms of the positive activations over powers of ten; zeros are given as a share.",
+        "ReLU: histograms of the positive activations over powers of ten; zeros are given as a "
+        "share.",
     ),
     "gradients": (_gradients, "Standard deviation of the gradient at each of five layers."),
     "deep": (_deep, "Standard deviation of activations and gradient in a deep network of ReLU."),

@@ -1,4 +1,4 @@
-"""What the study leaves behind: results.json, and report.html, which opens from disk and needs nothing else."""
+"""What the study leaves behind: results.json, and report.html, which needs nothing else to open."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy as np
 
 import pynn
 
-from .claims import Claim
+from .claims import Claim, Part
 from .data import BATCH
 from .experiments import (
     DEEP,
@@ -59,7 +59,7 @@ def versions() -> dict[str, str]:
 
 
 def environment(seconds: float) -> dict[str, Any]:
-    """Return what the results do not depend on: machine, instruction set, threads, and the time it took."""
+    """Return what the results do not depend on: machine, instruction set, threads, time taken."""
     return {
         "isa": pynn.get_isa(),
         "threads": pynn.get_num_threads(),
@@ -69,7 +69,7 @@ def environment(seconds: float) -> dict[str, Any]:
     }
 
 
-# ---- results.json ----------------------------------------------------------------------------------------------------
+# ---- results.json --------------------------------------------------------------------------------
 
 
 def write_json(
@@ -130,7 +130,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-# ---- Tables, for the report and the terminal -------------------------------------------------------------------------
+# ---- Tables, for the report and the terminal -----------------------------------------------------
 
 
 def main_figures(results: Results) -> list[tuple[str, list[str], list[list[str]]]]:
@@ -205,7 +205,7 @@ def _share(value: float) -> str:
     return f"{value:.1%}" if 0 < value < 1 else f"{value:.0%}"
 
 
-# ---- report.html -----------------------------------------------------------------------------------------------------
+# ---- report.html ---------------------------------------------------------------------------------
 
 STYLE = """
 :root { color-scheme: light; --ink: #1f2933; --soft: #52606d; --line: #e1e6eb; --paper: #f5f7f9;
@@ -214,43 +214,51 @@ STYLE = """
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 17px/1.6 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; }
 main { max-width: 62rem; margin: 0 auto; padding: 3rem 1.25rem 5rem; }
-h1 { font-size: clamp(1.9rem, 5vw, 2.7rem); line-height: 1.15; letter-spacing: -0.02em; margin: 0 0 0.6rem; }
+h1 { font-size: clamp(1.9rem, 5vw, 2.7rem); line-height: 1.15; letter-spacing: -0.02em;
+  margin: 0 0 0.6rem; }
 h2 { font-size: 1.45rem; line-height: 1.25; letter-spacing: -0.01em; margin: 0; }
 h3 { font-size: 1.1rem; margin: 2rem 0 0.5rem; }
 p { margin: 0.6rem 0; max-width: 46rem; }
+a { color: inherit; }
+code { font: 0.86em ui-monospace, "Cascadia Mono", Menlo, Consolas, monospace; }
+section { background: #fff; border: 1px solid var(--line); border-radius: 14px;
+  padding: clamp(1.1rem, 3vw, 2rem); margin: 1.6rem 0; }
+blockquote { margin: 0.8rem 0 1.2rem; padding-left: 1rem; border-left: 3px solid var(--line);
+  color: var(--soft); max-width: 46rem; }
+summary { cursor: pointer; padding: 0.5rem 0; font-weight: 620; }
 .lead { font-size: 1.13rem; color: var(--soft); }
-section { background: #fff; border: 1px solid var(--line); border-radius: 14px; padding: clamp(1.1rem, 3vw, 2rem);
-  margin: 1.6rem 0; }
-.head { display: flex; gap: 0.4rem 1rem; align-items: baseline; justify-content: space-between; flex-wrap: wrap; }
-.verdict { font-weight: 650; font-size: 0.92rem; white-space: nowrap; }
+.head { display: flex; gap: 0.2rem 1rem; align-items: baseline; justify-content: space-between;
+  flex-wrap: wrap; }
+.verdict { font-weight: 650; font-size: 0.92rem; }
 .verdict::before { margin-right: 0.35em; }
-.yes { color: var(--yes); } .yes::before { content: "✓"; }
-.no { color: var(--no); } .no::before { content: "✗"; }
-blockquote { margin: 0.8rem 0 1.2rem; padding-left: 1rem; border-left: 3px solid var(--line); color: var(--soft);
-  max-width: 46rem; }
+.yes { color: var(--yes); }
+.yes::before { content: "✓"; }
+.no { color: var(--no); }
+.no::before { content: "✗"; }
+.overview { margin: 0; padding-left: 1.4rem; color: var(--soft); font-size: 0.95rem;
+  line-height: 1.5; }
+.overview li { padding: 0.45rem 0 0.45rem 0.4rem; }
+.overview li::marker, .overview a { font-weight: 620; color: var(--ink); }
 .parts { list-style: none; padding: 0; margin: 0 0 1.2rem; }
-.parts li { padding: 0.75rem 0 0.75rem 1.7rem; border-top: 1px solid var(--line); position: relative; }
+.parts li { padding: 0.75rem 0 0.75rem 1.7rem; border-top: 1px solid var(--line);
+  position: relative; }
 .parts li::before { position: absolute; left: 0.15rem; font-weight: 700; }
-.parts b { font-weight: 620; }
-.parts .measured { display: block; font-variant-numeric: tabular-nums; }
-.parts .criterion, .parts .instead { display: block; color: var(--soft); font-size: 0.88rem; line-height: 1.5; }
+.parts b { font-weight: 620; color: var(--ink); }
+.parts .measured { display: block; color: var(--ink); font-variant-numeric: tabular-nums; }
+.parts .criterion, .parts .instead { display: block; color: var(--soft); font-size: 0.88rem;
+  line-height: 1.5; }
 figure { margin: 1.4rem 0 0; }
 figure img { width: 100%; min-width: 40rem; height: auto; display: block; }
 figcaption { color: var(--soft); font-size: 0.88rem; margin-top: 0.3rem; }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 0.86rem; line-height: 1.35; font-variant-numeric: tabular-nums;
-  width: 100%; }
-th, td { padding: 0.38rem 0.7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
+table { border-collapse: collapse; font-size: 0.86rem; line-height: 1.35; width: 100%;
+  font-variant-numeric: tabular-nums; }
+th, td { padding: 0.38rem 0.7rem; text-align: right; white-space: nowrap;
+  border-bottom: 1px solid var(--line); }
 th { font-weight: 620; color: var(--soft); }
 th.text, td.text { text-align: left; }
-.overview { margin: 0; padding-left: 1.4rem; color: var(--soft); font-size: 0.95rem; line-height: 1.5; }
-.overview li { padding: 0.45rem 0 0.45rem 0.4rem; }
-.overview li::marker, .overview a { font-weight: 620; color: var(--ink); }
-summary { cursor: pointer; padding: 0.5rem 0; font-weight: 620; }
-code { font: 0.86em ui-monospace, "Cascadia Mono", Menlo, Consolas, monospace; overflow-wrap: anywhere; }
-a { color: inherit; }
 @media (max-width: 40rem) { body { font-size: 16px; } main { padding-top: 1.8rem; } }
-@media print { body { background: #fff; } section { border: 0; padding: 0; break-inside: avoid; } }
+@media print { body { background: #fff; } section { border: 0; padding: 0; } }
 """
 
 
@@ -281,12 +289,12 @@ def write_html(
     _, trained = main_figures(results)
     body = [
         "<h1>How a network's initial weights decide whether it learns</h1>",
-        '<p class="lead">Seven claims about initial weights, from section 6.2 of <i>Deep Learning from Scratch</i>, each '
-        f"measured in a run of pynn. {holding} of {len(claims)} hold here; a claim of several parts holds only if every "
-        "part does.</p>",
+        '<p class="lead">Seven claims about initial weights, from section 6.2 of <i>Deep Learning '
+        f"from Scratch</i>, each measured in a run of pynn. {holding} of {len(claims)} hold here; "
+        "a claim of several parts holds only if every part does.</p>",
         f"<p>{_text(data['description'])}: {data['training_samples']:,} samples to learn from, "
-        f"{data['held_out_samples']:,} held out, {data['features']} features, {data['classes']} classes. "
-        f"Seed {results.seed}, {results.iterations:,} iterations.</p>",
+        f"{data['held_out_samples']:,} held out, {data['features']} features, {data['classes']} "
+        f"classes. Seed {results.seed}, {results.iterations:,} iterations.</p>",
         "<section>",
         _overview(claims),
         "</section>",
@@ -295,16 +303,18 @@ def write_html(
         body.append(_claim(number, claim, figures, folder))
     body += [
         "<section><h2>How it was done</h2>",
-        f"<p>{SAMPLES} random normal inputs of {WIDTH} features pass through {LAYERS} layers of {WIDTH} units without "
-        "biases; then a random normal gradient passes back through the same layers. Each way to choose the weights "
-        f"scales the same random numbers. The deep networks have {DEEP} layers. <i>Saturated</i> is an "
-        f"activation at which the slope is below {SATURATED:.0%} of the function's largest; for ReLU these are its "
-        "zeros, half of the activations if all is well. <i>Dead</i> is a unit that is 0 for every input. Units are "
-        "<i>distinct</i> if they differ for some input. <i>Skew</i> is the part of a histogram that its mirror image "
-        "does not cover.</p>",
-        f"<p>The trained networks have {len(HIDDEN)} hidden layers of {HIDDEN[0]} ReLU units; stochastic gradient descent "
-        f"with learning rate {LEARNING_RATE:g} on batches of {BATCH} drawn at random, the same batches for all. Losses "
-        "are cross-entropies without the penalty of weight decay.</p></section>",
+        f"<p>{SAMPLES} random normal inputs of {WIDTH} features pass through {LAYERS} layers of "
+        f"{WIDTH} units without biases; then a random normal gradient passes back through the same "
+        "layers. Each way to choose the weights scales the same random numbers. The deep networks "
+        f"have {DEEP} layers. <i>Saturated</i> is an activation at which the slope is below "
+        f"{SATURATED:.0%} of the function's largest; for ReLU these are its zeros, half of the "
+        "activations if all is well. <i>Dead</i> is a unit that is 0 for every input. Units are "
+        "<i>distinct</i> if they differ for some input. <i>Skew</i> is the part of a histogram "
+        "that its mirror image does not cover.</p>",
+        f"<p>The trained networks have {len(HIDDEN)} hidden layers of {HIDDEN[0]} ReLU units; "
+        f"stochastic gradient descent with learning rate {LEARNING_RATE:g} on batches of {BATCH} "
+        "drawn at random, the same batches for all. Losses are cross-entropies without the "
+        "penalty of weight decay.</p></section>",
         "<section><h2>Trained networks</h2>",
         _table(*trained[1:], text=1),
         "</section>",
@@ -312,17 +322,16 @@ def write_html(
         _layers(results),
         "</section>",
         "<section><h2>To reproduce it</h2>",
-        "<p>The same seed, data and iterations give the same trained weights, to the last bit, whatever the number of "
-        "threads and the instruction set.</p>",
+        "<p>The same seed, data and iterations give the same trained weights, to the last bit, "
+        "whatever the number of threads and the instruction set.</p>",
         _table(
-            ["", ""],
+            [],
             [
                 ["SHA-256 of all trained weights", results.weights_sha256],
                 ["versions", ", ".join(f"{name} {number}" for name, number in versions().items())],
                 *([name, str(value)] for name, value in surroundings.items()),
             ],
             text=2,
-            head=False,
         ),
         "</section>",
     ]
@@ -337,40 +346,55 @@ def write_html(
 
 
 def _overview(claims: Sequence[Claim]) -> str:
-    items = "".join(
-        f'<li><div class="head"><a href="#claim-{number}">{_text(claim.title)}</a>{_verdict(claim)}</div>'
-        f"{_text(claim.claim)}</li>"
+    items = (
+        _tag(
+            "li",
+            _head(f'<a href="#claim-{number}">{_text(claim.title)}</a>', claim),
+            _text(claim.claim),
+        )
         for number, claim in enumerate(claims, start=1)
     )
-    return f'<ol class="overview">{items}</ol>'
+    return _tag("ol", *items, kind="overview")
 
 
-def _verdict(claim: Claim) -> str:
-    return f'<span class="verdict {"yes" if claim.holds else "no"}">{_text(claim.verdict)}</span>'
+def _head(title: str, claim: Claim) -> str:
+    verdict = _tag("span", _text(claim.verdict), kind="verdict " + _kind(claim))
+    return _tag("div", title, verdict, kind="head")
+
+
+def _kind(judged: Claim | Part) -> str:
+    return "yes" if judged.holds else "no"
 
 
 def _claim(number: int, claim: Claim, figures: Iterable[str], folder: Path) -> str:
-    parts = "".join(
-        f'<li class="{"yes" if part.holds else "no"}"><span style="color: var(--ink)"><b>{_text(part.statement)}</b> '
-        f'<span class="measured">{_text(part.measured[0].upper() + part.measured[1:])}.</span></span>'
-        f'<span class="criterion">Holds if: {_text(part.criterion)}</span>'
-        + (
-            f'<span class="instead">{_text(part.instead)}</span>'
-            if part.instead and not part.holds
-            else ""
-        )
-        + "</li>"
-        for part in claim.parts
-    )
-    pictures = "".join(
-        f'<figure><div class="scroll"><img alt="{_text(FIGURES[name][1])}" src="data:image/png;base64,{_inline(folder / f"{name}.png")}"></div>'
-        f"<figcaption>{_text(FIGURES[name][1])}</figcaption></figure>"
+    pictures = (
+        '<figure><div class="scroll">'
+        f'<img alt="{_text(FIGURES[name][1])}" src="data:image/png;base64,{_inline(folder, name)}">'
+        f"</div><figcaption>{_text(FIGURES[name][1])}</figcaption></figure>"
         for name in figures
     )
-    return (
-        f'<section id="claim-{number}"><div class="head"><h2>{number}. {_text(claim.title)}</h2>{_verdict(claim)}</div>'
-        f'<blockquote>{_text(claim.claim)}</blockquote><ul class="parts">{parts}</ul>{pictures}</section>'
+    return "".join(
+        [
+            f'<section id="claim-{number}">',
+            _head(f"<h2>{number}. {_text(claim.title)}</h2>", claim),
+            _tag("blockquote", _text(claim.claim)),
+            _tag("ul", *map(_part, claim.parts), kind="parts"),
+            *pictures,
+            "</section>",
+        ]
     )
+
+
+def _part(part: Part) -> str:
+    measured = part.measured[0].upper() + part.measured[1:] + "."
+    lines = [
+        _tag("b", _text(part.statement)),
+        _tag("span", _text(measured), kind="measured"),
+        _tag("span", _text(f"Holds if: {part.criterion}"), kind="criterion"),
+    ]
+    if part.instead and not part.holds:
+        lines.append(_tag("span", _text(part.instead), kind="instead"))
+    return _tag("li", *lines, kind=_kind(part))
 
 
 def _layers(results: Results) -> str:
@@ -395,26 +419,24 @@ def _layers(results: Results) -> str:
     return "".join(content) + "<p>Means and standard deviations of activations and gradients.</p>"
 
 
-def _table(
-    headings: Sequence[str], rows: Iterable[Sequence[str]], text: int = 0, head: bool = True
-) -> str:
-    def line(tag: str, cells: Sequence[str]) -> str:
-        kinds = [' class="text"' if place < text else "" for place in range(len(cells))]
-        return "".join(
-            f"<{tag}{kind}>{_text(cell)}</{tag}>" for kind, cell in zip(kinds, cells, strict=True)
-        )
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]], text: int = 0) -> str:
+    """Make a table whose first so many columns are text."""
 
-    top = f"<tr>{line('th', headings)}</tr>" if head else ""
-    return (
-        '<div class="scroll"><table>'
-        + top
-        + "".join(f"<tr>{line('td', row)}</tr>" for row in rows)
-        + "</table></div>"
-    )
+    def row(tag: str, cells: Sequence[str]) -> str:
+        kinds = ["text" if place < text else "" for place in range(len(cells))]
+        return _tag("tr", *(_tag(tag, _text(cell), kind=kind) for cell, kind in zip(cells, kinds)))
+
+    head = row("th", headings) if headings else ""
+    return _tag("div", _tag("table", head, *(row("td", cells) for cells in rows)), kind="scroll")
 
 
-def _inline(path: Path) -> str:
-    return base64.b64encode(path.read_bytes()).decode("ascii")
+def _tag(name: str, *content: str, kind: str = "") -> str:
+    attribute = f' class="{kind}"' if kind else ""
+    return f"<{name}{attribute}>{''.join(content)}</{name}>"
+
+
+def _inline(folder: Path, name: str) -> str:
+    return base64.b64encode((folder / f"{name}.png").read_bytes()).decode("ascii")
 
 
 def _text(text: str) -> str:
