@@ -72,13 +72,14 @@ template <> struct NormalConstants<double> {
 
 template <class V> PYNN_INLINE V flip_sign(V v, ints<V> sign) { return as<V>(bits(v) ^ (sign & sign_bits<V>())); }
 
-// min(u, 1 - u), where `complement` is all ones if that is 1 - u: exact but for the rounding of 32 bits to a float
-PYNN_INLINE vec<float> distance_from_end(vec<std::int32_t> a, vec<std::int32_t> complement) {
-    return fma(convert<vec<float>>(a ^ complement), splat<vec<float>>(0x1p-32f), splat<vec<float>>(0x1p-33f));
+// u, or u - 1 where u > 1/2: exact but for a float's rounding of 32 bits
+PYNN_INLINE vec<float> signed_distance(vec<std::int32_t> a) {
+    return fma(convert<vec<float>>(a), splat<vec<float>>(0x1p-32f), splat<vec<float>>(0x1p-33f));
 }
-PYNN_INLINE vec<double> distance_from_end(vec<std::int64_t> a, vec<std::int64_t> complement) {
-    vec<std::uint64_t> mantissa = (vec<std::uint64_t>)(a ^ complement) >> 11;
-    return (vec<double>)(mantissa | 0x3fe0000000000000u) - (0.5 - 0x1p-54);
+PYNN_INLINE vec<double> signed_distance(vec<std::int64_t> a) {
+    vec<std::int64_t> sign = a >> 63;
+    vec<std::uint64_t> mantissa = (vec<std::uint64_t>)(a ^ sign) >> 11;
+    return flip_sign((vec<double>)(mantissa | 0x3fe0000000000000u) - (0.5 - 0x1p-54), sign);
 }
 // exponent * 2^mantissa as an integer vector -> scale * exponent + rest
 PYNN_INLINE vec<float> add_exponent(vec<std::int32_t> exponent, float scale, vec<float> rest) {
@@ -98,7 +99,7 @@ PYNN_INLINE vec<double> minus_two_log(vec<double> g) {
 }
 // The angle less the nearest whole number of quarter turns, in quarter turns: exact but for the float's rounding
 PYNN_INLINE vec<float> rest_of_angle(vec<std::uint32_t> b) {
-    return convert<vec<float>>((vec<std::int32_t>)((b << 2) | 2)) * 0x1p-32f;
+    return fma(convert<vec<float>>((vec<std::int32_t>)(b << 2)), splat<vec<float>>(0x1p-32f), splat<vec<float>>(0x1p-31f));
 }
 PYNN_INLINE vec<double> rest_of_angle(vec<std::uint64_t> b) {
     vec<std::uint64_t> mantissa = ((b << 2) + (std::uint64_t(1) << 63)) >> 12;
@@ -111,21 +112,23 @@ struct normal {
         using C = NormalConstants<element<V>>;
         constexpr int top = 8 * sizeof(element<V>) - 1;
         // u = 2^exponent * m with 2/3 <= m < 4/3; near u = 1 its distance from 1 keeps g accurate
-        I complement = (I)a >> top;
-        V distance = flip_sign(distance_from_end((I)a, complement), complement);
-        V u = distance + as<V>(complement & bits(1 - V{}));
+        I upper = (I)a >> top; // all ones where u > 1/2
+        V distance = signed_distance((I)a);
+        V u = distance + as<V>(upper & bits(1 - V{}));
         I exponent = (bits(u) - C::two_thirds) & -(element<I>(1) << C::mantissa);
         V factor = as<V>(bits(-2 - V{}) - exponent); // -2 * 2^-exponent
-        V g = fma(distance, factor, as<V>(complement & bits(factor)) + 2);
+        V g = fma(distance, factor, as<V>(upper & bits(factor)) + 2);
         V radius = sqrt(add_exponent(exponent, -C::two_ln2, minus_two_log(g)));
 
         V y = rest_of_angle(b), square = y * y;
         V sine = fma(y, splat<V>(C::h_high), y * fma(square, polynomial(square, C::sine), splat<V>(C::h_low)));
         V cosine = fma(square, polynomial(square, C::cosine), 1 - V{});
-        I quarter = (I)(b + (element<uints<V>>(1) << (top - 2))); // its two highest bits: nearest whole quarter turn
-        auto odd = quarter + quarter < 0;
-        V x = flip_sign(select(odd, sine, cosine), (I)((uints<V>)quarter + (element<uints<V>>(1) << (top - 1))));
-        return {fma(scale, radius * x, loc), fma(scale, radius * flip_sign(select(odd, cosine, sine), quarter), loc)};
+        constexpr element<uints<V>> quarter = element<uints<V>>(1) << (top - 1);
+        uints<V> turns = b + quarter / 2; // its two highest bits: the nearest whole number of quarter turns
+        auto odd = (turns & quarter) != 0;
+        V x = flip_sign(select(odd, sine, cosine), (I)(turns + quarter));
+        V z = flip_sign(select(odd, cosine, sine), (I)turns);
+        return {fma(scale, radius * x, loc), fma(scale, radius * z, loc)};
     }
 };
 

@@ -76,6 +76,14 @@ def float_dtype(name: str, dtype: npt.DTypeLike) -> np.dtype[Any]:
     return found
 
 
+def real_array(name: str, value: Any, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Return real numbers as an array of a dtype."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must be real numbers; got dtype {array.dtype}")
+    return np.asarray(array, dtype)
+
+
 def writable(name: str, value: Any) -> npt.NDArray[Any]:
     """View memory to be filled as an array: never a copy, which would be filled in vain."""
     try:

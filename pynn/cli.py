@@ -61,6 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except _Failure as failure:
         print(f"pynn study: error: {failure}", file=sys.stderr)
         return failure.code
+    except BrokenPipeError:  # nobody reads the output any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         print("pynn study: interrupted, nothing written", file=sys.stderr)
         return 130
@@ -74,8 +77,8 @@ def _parser() -> argparse.ArgumentParser:
     study = commands.add_parser(
         "study",
         help="show how initial weights decide whether a network learns",
-        description="Run the experiments on initial weights, judge seven claims, and write figures, "
-        "report.html and results.json.",
+        description="Run the experiments on initial weights, judge seven claims, and write "
+        "figures, report.html and results.json.",
     )
     study.add_argument(
         "--out", metavar="DIR", default="pynn-study", help="where to write (default: %(default)s)"
@@ -190,6 +193,8 @@ def _folder(out: Path, base: Path) -> Iterator[Path]:
                     file.replace(out / file.name)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         raise _Failure(f"cannot write to {out}: {error.strerror or error}", 1) from error
 
@@ -256,7 +261,7 @@ def _show(tables: list[tuple[str, list[str], list[list[str]]]], verdicts: Sequen
         for number, claim in enumerate(verdicts, start=1):
             print(f"{number}. {claim.title}: {claim.verdict}\n   {claim.claim}")
             for part in claim.parts:
-                print(f"   {'✓' if part.holds else '✗'} {part.measured}")
+                print(f"   {'holds' if part.holds else 'fails'}: {part.measured}")
         return
     from rich.console import Console
     from rich.table import Table

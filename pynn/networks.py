@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import initializers
-from ._checks import float_dtype, integer, number
+from ._checks import float_dtype, integer, number, real_array
 from .activations import ACTIVATIONS
 from .layers import Affine, SoftmaxWithLoss, to_labels
 from .random import RNG, key
@@ -130,7 +130,7 @@ class MultiLayerNet:
         -------
         ndarray of shape (output_size,) or (m, output_size)
         """
-        y = np.asarray(x, self.dtype)
+        y = real_array("x", x, self.dtype)
         for i, layer in enumerate(self.layers, start=1):
             layer.W, layer.b = self.params[f"W{i}"], self.params[f"b{i}"]
             y = layer.forward(y)
@@ -222,7 +222,7 @@ class MultiLayerNet:
         twin.params = {name: param.astype(np.float64) for name, param in self.params.items()}
         twin.layers = [copy.copy(layer) for layer in self.layers]
         twin.last_layer = SoftmaxWithLoss()
-        x, step = np.asarray(x, self.dtype), 1e-4
+        x, step = real_array("x", x, self.dtype), 1e-4
         grads = {name: np.empty_like(param) for name, param in twin.params.items()}
         for name, param in twin.params.items():
             for index in np.ndindex(param.shape):

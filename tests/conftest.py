@@ -111,7 +111,11 @@ def every_setting(restore):
 def _environment(**variables):
     keep = {k: v for k, v in os.environ.items() if not k.startswith("PYNN_")}
     path = [str(SOURCE), os.environ.get("PYTHONPATH", "")]
-    return {**keep, "PYTHONPATH": os.pathsep.join(filter(None, path)), **variables}
+    pynn_of_this_process = {
+        "PYTHONPATH": os.pathsep.join(filter(None, path)),
+        "PYTHONSAFEPATH": "1",  # not one that lies in the current folder
+    }
+    return keep | pynn_of_this_process | variables
 
 
 @pytest.fixture(scope="session")

@@ -152,6 +152,39 @@ def test_bad_targets(case):
         layers.SoftmaxWithLoss().forward(np.zeros((3, 4)), t)
 
 
+@pytest.mark.parametrize("kind", ["O", "D", "U1", "M8[s]"])
+def test_refused_dtypes(kind, backend):
+    """Objects, complex numbers, text and dates are a TypeError, never converted."""
+    bad, good = np.zeros((3, 4), kind), np.ones((3, 4))
+    net = MultiLayerNet(4, [5], 3, rng=0)
+    affine = layers.Affine(good.T)
+    affine.forward(good)
+    calls = [
+        lambda: net.predict(bad),
+        lambda: net.gradient(bad, np.zeros(3, int)),
+        lambda: affine.forward(bad),
+        lambda: affine.backward(bad[:, :3]),
+        lambda: layers.Affine(bad.T).forward(good),
+        lambda: layers.SoftmaxWithLoss().forward(bad, np.zeros(3, int)),
+        lambda: layers.SoftmaxWithLoss().forward(good, bad),
+    ]
+    if kind != "O" or backend != "numpy":  # the reference's formulas take high-precision objects
+        calls += [lambda name=name: layer_class(name)().forward(bad) for name in ACTIVATIONS]
+    for i, call in enumerate(calls):
+        with pytest.raises((TypeError, ValueError) if i == 6 else TypeError):
+            call()
+
+
+def test_empty_batches(backend):
+    """An output of no rows; no loss or accuracy of nothing."""
+    net = MultiLayerNet(4, [5], 3, rng=0)
+    x, t = np.ones((0, 4)), np.zeros(0, int)
+    assert net.predict(x).shape == (0, 3)
+    for call in (net.loss, net.accuracy, net.gradient):
+        with pytest.raises(ValueError, match=r"\bx\b.*row"):
+            call(x, t)
+
+
 def test_layer_errors():
     with pytest.raises(RuntimeError, match="forward"):
         layers.Affine(np.ones((2, 3))).backward(np.ones((1, 3)))
@@ -324,6 +357,15 @@ def test_momentum(dtype):
         assert params["W"] is kept and np.allclose(kept, expected, rtol=1e-6)
     assert np.allclose(params["b"], 1 + expected[0], rtol=1e-6)
     assert optimizers.Momentum().momentum == 0.9 and optimizers.Momentum().lr == 0.01
+
+
+@pytest.mark.parametrize("optimizer", [optimizers.SGD, optimizers.Momentum])
+def test_optimizers_take_views_and_other_types(optimizer):
+    """Any strides are changed in place; gradients of another precision keep the parameter's."""
+    memory = np.zeros((4, 6), np.float32)
+    view = memory[::2, ::-3]
+    optimizer(lr=0.5).update({"w": view}, {"w": np.ones((2, 2), np.float64)})
+    assert (view == -0.5).all() and np.count_nonzero(memory) == 4 and view.dtype == np.float32
 
 
 @pytest.mark.parametrize("optimizer", [optimizers.SGD, optimizers.Momentum])

@@ -246,7 +246,7 @@ def mnist(tmp_path, monkeypatch):
         def do_GET(self):
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(served[self.path.strip("/")])
+            self.wfile.write(served[self.path.strip("/").removesuffix("-ubyte.gz")])
 
         def log_message(self, *arguments):
             pass

@@ -27,50 +27,81 @@ template <class T> struct TileWork {
     std::size_t shift; // by how many columns the last vector of b begins early
 };
 
+// Adds the sums of a tile whose last vector is partial to c, and the bias.
+template <class T>
+__attribute__((noinline)) void finish_partial(const TileWork<T> &work, T *sums, std::size_t rows, std::size_t vectors) {
+    using V = vec<T>;
+    const std::size_t at = (vectors - 1) * width<T>;
+    for (std::size_t i = 0; i < rows; ++i, sums += vectors * width<T>) {
+        T *c = work.c + static_cast<std::ptrdiff_t>(i) * work.c_row;
+        for (std::size_t j = 0; j < at; j += width<T>) {
+            V value = load<V>(sums + j);
+            if (!work.first) value = load<V>(c + j) + value;
+            if (work.bias != nullptr) value = value + load<V>(work.bias + j);
+            store(c + j, value);
+        }
+        for (std::size_t lane = 0; lane < work.lanes; ++lane) {
+            T value = sums[at + work.shift + lane];
+            if (!work.first) value = c[at + lane] + value;
+            if (work.bias != nullptr) value = value + work.bias[at + lane];
+            c[at + lane] = value;
+        }
+    }
+}
+
 // Transposed: a has unit stride along its rows; otherwise along its columns.
 template <class T, std::size_t Rows, std::size_t Vectors, bool Transposed> void tile(const TileWork<T> &work) {
     using V = vec<T>;
     V sum[Rows][Vectors];
 #pragma GCC unroll 16
     for (std::size_t i = 0; i < Rows; ++i)
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (std::size_t j = 0; j < Vectors; ++j) sum[i][j] = V{};
-    const T *a = work.a, *b = work.b;
+    // Rows are addressed from every third one, so that the pointers stay in registers.
+    constexpr std::size_t pointers = (Rows + 2) / 3;
+    const T *a[pointers], *b = work.b;
     const std::ptrdiff_t a_stride = work.a_stride, b_stride = work.b_stride;
     const std::ptrdiff_t last = static_cast<std::ptrdiff_t>((Vectors - 1) * width<T> - work.shift);
+    for (std::size_t p = 0; p < pointers; ++p)
+        a[p] = work.a + static_cast<std::ptrdiff_t>(3 * p) * (Transposed ? 1 : a_stride);
     for (std::size_t k = work.depth; k > 0; --k) {
         V column[Vectors];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (std::size_t j = 0; j + 1 < Vectors; ++j) column[j] = load<V>(b + j * width<T>);
         column[Vectors - 1] = load<V>(b + last);
 #pragma GCC unroll 16
         for (std::size_t i = 0; i < Rows; ++i) {
-            V x = splat<V>(Transposed ? a[i] : a[static_cast<std::ptrdiff_t>(i) * a_stride]);
-#pragma GCC unroll 4
+            V x = splat<V>(a[i / 3][static_cast<std::ptrdiff_t>(i % 3) * (Transposed ? 1 : a_stride)]);
+#pragma GCC unroll 8
             for (std::size_t j = 0; j < Vectors; ++j) sum[i][j] = fma(x, column[j], sum[i][j]);
         }
-        a += Transposed ? a_stride : 1;
+#pragma GCC unroll 5
+        for (std::size_t p = 0; p < pointers; ++p) a[p] += Transposed ? a_stride : 1;
         b += b_stride;
     }
-    const bool whole = work.lanes == width<T>;
-#pragma GCC unroll 16
-    for (std::size_t i = 0; i < Rows; ++i) {
-        T *c = work.c + static_cast<std::ptrdiff_t>(i) * work.c_row;
-#pragma GCC unroll 4
+    const bool first = work.first, biased = work.bias != nullptr;
+    if (work.lanes == width<T>) {
+#pragma GCC unroll 8
         for (std::size_t j = 0; j < Vectors; ++j) {
-            V value = sum[i][j];
-            const std::size_t at = j * width<T>;
-            if (j + 1 < Vectors || whole) {
-                if (!work.first) value = load<V>(c + at) + value;
-                if (work.bias != nullptr) value = value + load<V>(work.bias + at);
-                store(c + at, value);
-            } else {
-                if (!work.first) value = load_lanes<V>(c + at, work.shift, work.lanes) + value;
-                if (work.bias != nullptr) value = value + load_lanes<V>(work.bias + at, work.shift, work.lanes);
-                store_lanes(c + at, value, work.shift, work.lanes);
+            T *c = work.c + j * width<T>;
+            V bias{};
+            if (biased) bias = load<V>(work.bias + j * width<T>);
+#pragma GCC unroll 16
+            for (std::size_t i = 0; i < Rows; ++i, c += work.c_row) {
+                V value = sum[i][j];
+                if (!first) value = load<V>(c) + value;
+                store(c, biased ? value + bias : value);
             }
         }
+        return;
     }
+    // The last vector is partial: by way of memory, one by one.
+    T sums[Rows][Vectors * width<T>];
+#pragma GCC unroll 16
+    for (std::size_t i = 0; i < Rows; ++i)
+#pragma GCC unroll 8
+        for (std::size_t j = 0; j < Vectors; ++j) store(&sums[i][j * width<T>], sum[i][j]);
+    finish_partial(work, &sums[0][0], Rows, Vectors);
 }
 
 template <class T> using TileFunction = void (*)(const TileWork<T> &);

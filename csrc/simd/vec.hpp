@@ -51,20 +51,6 @@ template <class V> PYNN_INLINE void store_first(element<V> *p, V v, std::size_t 
     __builtin_memcpy(p, buffer, n * sizeof(element<V>));
 }
 
-// Lanes first .. first + n - 1 of a vector, from and to p; the others are not touched.
-template <class V>
-PYNN_INLINE V load_lanes(const element<V> *p, std::size_t first, std::size_t n) {
-    element<V> buffer[width<element<V>>] = {};
-    __builtin_memcpy(buffer + first, p, n * sizeof(element<V>));
-    return load<V>(buffer);
-}
-template <class V>
-PYNN_INLINE void store_lanes(element<V> *p, V v, std::size_t first, std::size_t n) {
-    element<V> buffer[width<element<V>>];
-    store(buffer, v);
-    __builtin_memcpy(p, buffer + first, n * sizeof(element<V>));
-}
-
 // a0 b0 a1 b1 ... of the first halves (Second: of the second halves) of a and b
 template <bool Second, class V, std::size_t... I> PYNN_INLINE V interleave(V a, V b, std::index_sequence<I...>) {
     constexpr std::size_t n = sizeof...(I), from = Second ? n / 2 : 0;

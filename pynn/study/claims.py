@@ -124,7 +124,7 @@ def _weight_decay(results: Results) -> Claim:
                 "It keeps the weights small.",
                 f"After training with decay {with_decay:g} the norm of the weights is smaller in "
                 "every network.",
-                "norm of the weights "
+                "norm of the weights for "
                 + _each((i, f"{_g(a)} → {_g(b)}") for i, (a, b) in norms.items()),
                 all(b < a for a, b in norms.values()),
             ),
@@ -132,11 +132,11 @@ def _weight_decay(results: Results) -> Claim:
                 "It curbs overfitting.",
                 "The held-out loss exceeds the training loss by less with decay than without, in "
                 "both networks that start from a rule.",
-                "held-out minus training loss "
+                "held-out minus training loss for "
                 + _each((i, f"{_g(a)} → {_g(b)}") for i, (a, b) in gaps.items())
-                + ", while the held-out loss itself "
+                + "; held-out loss itself for "
                 + _each(
-                    (f"{'falls' if b < a else 'rises'} for {i}", f"from {_g(a)} to {_g(b)}")
+                    (i, f"{_g(a)} → {_g(b)} ({'better' if b < a else 'worse'})")
                     for i, (a, b) in held.items()
                 ),
                 all(b < a for a, b in gaps.values()),
@@ -172,7 +172,7 @@ def _equal(results: Results) -> Claim:
             Part(
                 "Having many of them loses its meaning.",
                 "Its held-out accuracy is below that of the same network from random values (He).",
-                f"held-out accuracy {_percent(equal.final['held_out_accuracy'])}, He "
+                f"held-out accuracy: equal {_percent(equal.final['held_out_accuracy'])}, He "
                 f"{_percent(he.final['held_out_accuracy'])}",
                 equal.final["held_out_accuracy"] < he.final["held_out_accuracy"],
             ),
@@ -222,8 +222,8 @@ def _random(results: Results) -> Claim:
             Part(
                 "There the slope approaches 0.",
                 "In every layer the median slope is below a tenth of the largest.",
-                f"std 1: median slope {_span(layer.slope_median for layer in large)} of the largest, "
-                f"{_span(layer.saturated for layer in large)} of activations saturated",
+                f"std 1: median slope {_span(layer.slope_median for layer in large)} of the "
+                f"largest, {_span(layer.saturated for layer in large)} of activations saturated",
                 all(layer.slope_median < 0.1 for layer in large),
             ),
             Part(
@@ -258,8 +258,8 @@ def _random(results: Results) -> Claim:
                 "The units all say nearly the same.",
                 "In every layer the standard deviation across units, for one input, is below 5 % "
                 "of the range.",
-                f"std 0.01: across units std is {_range(layer.across_units for layer in small)}, and across "
-                f"inputs {_g(small[-1].across_inputs)} in the last layer",
+                f"std 0.01: across units std is {_range(layer.across_units for layer in small)}, "
+                f"and across inputs {_g(small[-1].across_inputs)} in the last layer",
                 all(layer.across_units < 0.05 for layer in small),
             ),
         ),
@@ -289,7 +289,7 @@ def _xavier(results: Results) -> Claim:
                 "The activations are spread: neither saturated nor bunched.",
                 "In every layer of sigmoid and tanh the standard deviation is at least 5 times "
                 "that of std 0.01, and fewer than 1 % are saturated.",
-                "std against std 0.01: "
+                "std against that of std 0.01 for "
                 + _each(
                     (name, "at least " + _g(min(factors)) + "×") for name, factors in wider.items()
                 )
@@ -345,15 +345,16 @@ def _he(results: Results) -> Claim:
             Part(
                 "It stays so in deep networks.",
                 f"In all {len(far)} layers it is within a factor of 10 of the first layer's.",
-                f"through {len(far)} layers std differs by at most ×{_g(max(forward))} (others, "
-                f"end to end: {compare(0)})",
+                f"through {len(far)} layers std differs by at most ×{_g(max(forward))}; "
+                f"end to end for {compare(0)}",
                 max(forward) <= 10,
             ),
             Part(
                 "Proper values also flow backward.",
                 f"In all {len(far)} layers the gradient's standard deviation is within a factor of "
                 "10 of the last's.",
-                f"through {len(far)} layers the gradient differs by at most ×{_g(max(backward))} (others: {compare(1)})",
+                f"through {len(far)} layers the gradient differs by at most "
+                f"×{_g(max(backward))}; end to end for {compare(1)}",
                 max(backward) <= 10,
             ),
         ),
@@ -366,7 +367,8 @@ def _rule(results: Results) -> Claim:
         other = {"He": "Xavier", "Xavier": "He"}[choice]
         layers = results.layers[name]
         worst = {init: max(unevenness(layers[init])) for init in (choice, other)}
-        measured = f"{_title(name)}, first against last layer: {choice} ×{_g(worst[choice])}, {other} ×{_g(worst[other])}"
+        factors = ", ".join(f"{init} ×{_g(factor)}" for init, factor in worst.items())
+        measured = f"{_title(name)}, first against last layer: {factors}"
         if name != "relu":  # where half of the slopes are 0, as they should be
             most = {init: max(layer.saturated for layer in layers[init]) for init in worst}
             measured += f" (saturated {_percent(most[choice])} and {_percent(most[other])})"
@@ -408,15 +410,15 @@ def _learning(results: Results) -> Claim:
             Part(
                 "He learns best, then Xavier, then std 0.01.",
                 f"Their training losses after {results.iterations} iterations are in that order.",
-                f"training loss {_each((init, _g(value)) for init, value in loss.items())}; "
-                f"held-out accuracy {accuracy}",
+                f"training loss for {_each((init, _g(value)) for init, value in loss.items())}; "
+                f"held-out accuracy for {accuracy}",
                 loss["He"] < loss["Xavier"] < loss["std 0.01"],
             ),
             Part(
                 "He learns fastest.",
                 f"It halves the loss of guessing, {chance:.3f}, after the fewest iterations, then "
                 "Xavier.",
-                "iterations to half the loss of guessing "
+                "iterations to half the loss of guessing for "
                 + _each(
                     (init, "not reached" if n == math.inf else str(n))
                     for init, n in reached.items()
@@ -459,7 +461,7 @@ def _span(values: Iterable[float]) -> str:
 
 
 def _each(pairs: Iterable[tuple[str, str]]) -> str:
-    return ", ".join(f"{name} {text}" for name, text in pairs)
+    return ", ".join(f"{name}: {text}" for name, text in pairs)
 
 
 def _counts(counts: list[int]) -> str:

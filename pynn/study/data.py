@@ -181,7 +181,9 @@ def _labels(t: Array, where: str) -> tuple[Labels, int]:
 def _split(description: str, x: Floats, t: Labels, classes: int, seed: int) -> Dataset:
     least = math.ceil(BATCH * HELD_OUT / (HELD_OUT - 1))
     if len(x) < least:
-        raise DataError(f"{description}: too few samples: {len(x)}, and at least {least} are needed")
+        raise DataError(
+            f"{description}: too few samples: {len(x)}, and at least {least} are needed"
+        )
     order = np.random.Generator(np.random.PCG64([seed, 0])).permutation(len(x))
     held, train = np.split(order, [len(x) // HELD_OUT])
     return Dataset(description, x[train], t[train], x[held], t[held], classes)

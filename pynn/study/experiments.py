@@ -34,7 +34,7 @@ __all__ = [
 Array = npt.NDArray[Any]
 Progress = Callable[[str, float], None]
 
-#: The chapter's activation functions: largest slope, and range of the histogram (None: powers of 10).
+#: The chapter's activation functions: largest slope, and range of histogram (None: powers of 10).
 ACTIVATIONS: dict[str, tuple[float, tuple[float, float] | None]] = {
     "sigmoid": (0.25, (0.0, 1.0)),
     "tanh": (1.0, (-1.0, 1.0)),
@@ -61,7 +61,7 @@ NETWORKS: dict[str, float | str] = {
 DECAYS = (0.0, 0.01)
 #: The curves have about this many points.
 POINTS = 50
-#: At most this many samples of either part are evaluated at a point of a curve; at the end, all are.
+#: At a point of a curve at most this many samples of either part are evaluated; at the end, all.
 CURVE_SAMPLES = 2000
 
 
@@ -305,8 +305,7 @@ def _measure(activation: str, y: Array, gradient: Array, weight_gradient: Array)
     largest, bounds = ACTIVATIONS[activation]
     slope = pynn.ACTIVATIONS[activation].backward(np.ones_like(y), y) / largest
     if bounds is None:
-        with np.errstate(divide="ignore"):
-            values, bounds = np.log10(y[y > 0]), DECADES
+        values, bounds = np.log10(y[y > 0]), DECADES
         bins = 4 * (DECADES[1] - DECADES[0])
     else:
         values, bins = y, BINS
@@ -380,7 +379,8 @@ def _train(
             record.distinct_gradients = [
                 _distinct(gradients[f"W{i}"]) for i in range(1, len(HIDDEN) + 1)
             ]
-        record.batch_loss.append(_batch_loss(net))
+        assert net.last_layer.loss is not None
+        record.batch_loss.append(net.last_layer.loss)
         optimizer.update(net.params, gradients)
     progress(1)
     _evaluate(net, data, record, iterations)
@@ -392,10 +392,6 @@ def _train(
     record.sha256 = hashlib.sha256(content).hexdigest()
     whole.update(content)
     return record
-
-
-def _batch_loss(net: pynn.networks.MultiLayerNet) -> float:
-    return float(net.last_layer.loss)
 
 
 def _evaluate(net: pynn.networks.MultiLayerNet, data: Dataset, record: Training, step: int) -> None:
