@@ -10,32 +10,35 @@
 namespace pynn {
 namespace {
 
-constexpr std::size_t serial_work = std::size_t(1) << 19;   // multiplications below which one thread is faster
-constexpr std::size_t rows_in_place = 48;                   // up to so many rows, packing b costs more than it saves
-constexpr std::size_t columns_of_block = 512;               // packed columns that stay in the second-level cache
+constexpr double serial_work = 1 << 19;                            // multiplications below which one thread is faster
+constexpr std::size_t read_in_place = std::size_t(768) << 10;      // bytes of b that stay in the second-level cache
+constexpr std::size_t tasks_per_thread = 3;                        // so that a free thread can take over from a slow one
 
 std::size_t ceil_div(std::size_t a, std::size_t b) { return (a + b - 1) / b; }
 
-// How the outputs are cut into blocks for the threads: rows x columns each, columns a multiple of the panel.
+// How the outputs are cut into blocks for the threads.
 struct Cut {
-    std::size_t rows, columns;
+    std::size_t rows, columns, row_blocks, column_blocks;
 };
 
-Cut cut_output(std::size_t m, std::size_t n, std::size_t tile_rows, std::size_t panel, std::size_t threads) {
-    std::size_t most_rows = 8 * tile_rows;
-    std::size_t row_blocks = ceil_div(m, most_rows), column_blocks = ceil_div(n, columns_of_block);
-    if (threads > 1) {
-        while (row_blocks * column_blocks < 4 * threads) {
-            bool rows_left = m / row_blocks > 2 * tile_rows, columns_left = n / column_blocks > 2 * panel;
-            if (rows_left && (!columns_left || m / row_blocks * 4 > n / column_blocks))
-                row_blocks *= 2;
-            else if (columns_left)
-                column_blocks *= 2;
-            else
-                break;
-        }
+template <class T> Cut cut_output(std::size_t m, std::size_t n, const Kernels<T> &kernels, std::size_t threads) {
+    Cut cut{};
+    cut.row_blocks = ceil_div(m, kernels.block_rows);
+    cut.column_blocks = ceil_div(n, kernels.block_columns);
+    const std::size_t least_columns = 2 * kernels.panel_columns, least_rows = 2 * kernels.tile_rows;
+    while (threads > 1 && cut.row_blocks * cut.column_blocks < tasks_per_thread * threads) {
+        if (n / cut.column_blocks >= 2 * least_columns)
+            cut.column_blocks *= 2; // before rows: each column of b is then packed once
+        else if (m / cut.row_blocks >= 2 * least_rows)
+            cut.row_blocks *= 2;
+        else
+            break;
     }
-    return {ceil_div(m, row_blocks), ceil_div(ceil_div(n, column_blocks), panel) * panel};
+    cut.rows = ceil_div(m, cut.row_blocks);
+    cut.columns = ceil_div(ceil_div(n, cut.column_blocks), kernels.panel_columns) * kernels.panel_columns;
+    cut.row_blocks = ceil_div(m, cut.rows);
+    cut.column_blocks = ceil_div(n, cut.columns);
+    return cut;
 }
 
 } // namespace
@@ -45,30 +48,17 @@ void affine_forward(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a
                     std::optional<std::size_t> activation, T *c, std::ptrdiff_t c_row) {
     if (m == 0 || n == 0) return;
     const Kernels<T> &kernels = active_kernels_of<T>();
-    const std::size_t panel = kernels.panel_columns;
     const bool serial = static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k) < serial_work;
     const int threads = serial ? 1 : thread_count();
-
-    const bool in_place = m <= rows_in_place && (b.column == 1 || n == 1);
-    std::size_t padded = ceil_div(n, panel) * panel, packed_size;
-    if (__builtin_mul_overflow(padded, k, &packed_size)) throw std::bad_alloc();
-    Scratch<T> packed(in_place ? 0 : packed_size);
+    const Cut cut = cut_output(m, n, kernels, static_cast<std::size_t>(threads));
+    if (n == 1) b.column = 1;
+    // Worth its time where the block's rows use each packed element often and b would not stay in the cache.
+    const bool small = static_cast<double>(k) * static_cast<double>(n) * sizeof(T) <= read_in_place;
+    const bool pack = b.column != 1 || (!small && cut.rows > 2 * kernels.tile_rows);
     Scratch<T> workspace(static_cast<std::size_t>(threads) * kernels.product_workspace);
-
-    if (!in_place)
-        parallel_for_slots(ceil_div(n, panel), 1, threads, [&](std::size_t begin, std::size_t end, int) {
-            for (std::size_t p = begin; p < end; ++p) {
-                std::size_t column = p * panel;
-                kernels.pack_columns(b.data + static_cast<std::ptrdiff_t>(column) * b.column, b.row, b.column, k,
-                                     std::min(panel, n - column), packed.get() + column * k);
-            }
-        });
-
-    const Cut cut = cut_output(m, n, kernels.tile_rows, panel, static_cast<std::size_t>(threads));
-    const std::size_t row_blocks = ceil_div(m, cut.rows), column_blocks = ceil_div(n, cut.columns);
-    parallel_for_slots(row_blocks * column_blocks, 1, threads, [&](std::size_t begin, std::size_t end, int slot) {
+    parallel_for_slots(cut.row_blocks * cut.column_blocks, 1, threads, [&](std::size_t begin, std::size_t end, int slot) {
         for (std::size_t t = begin; t < end; ++t) {
-            const std::size_t row = t % row_blocks * cut.rows, column = t / row_blocks * cut.columns;
+            const std::size_t row = t % cut.row_blocks * cut.rows, column = t / cut.row_blocks * cut.columns;
             ProductBlock<T> block;
             block.rows = std::min(cut.rows, m - row);
             block.columns = std::min(cut.columns, n - column);
@@ -76,9 +66,10 @@ void affine_forward(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a
             block.a = a.data + static_cast<std::ptrdiff_t>(row) * a.row;
             block.a_row = a.row;
             block.a_column = a.column;
-            block.b = in_place ? nullptr : packed.get() + column * k;
-            block.b_in_place = b.data + column;
+            block.b = b.data + static_cast<std::ptrdiff_t>(column) * b.column;
             block.b_row = b.row;
+            block.b_column = b.column;
+            block.pack = pack;
             block.c = c + static_cast<std::ptrdiff_t>(row) * c_row + column;
             block.c_row = c_row;
             block.bias = bias == nullptr ? nullptr : bias + column;

@@ -14,14 +14,15 @@ namespace pynn {
 inline constexpr std::size_t affine_chunk = 256;   // length of an fma chain over k
 inline constexpr std::size_t partial_results = 16; // interleaved partial results of a row reduction
 
-// c[i, j] = activation(sum over k of a[i, k] * b[k, j] + bias[j]) on one block of rows and packed columns.
+// c[i, j] = sum over k of a[i, k] * b[k, j] + bias[j] on one block of rows and columns. Strides are in elements; of a's
+// one is 1, and of b's too.
 template <class T> struct ProductBlock {
     std::size_t rows, columns, depth;
     const T *a;
-    std::ptrdiff_t a_row, a_column; // strides of a in elements; one of them is 1
-    const T *b;                     // panels made by pack_columns, or nullptr: read b in place
-    const T *b_in_place;            // row-major b with unit column stride
-    std::ptrdiff_t b_row;
+    std::ptrdiff_t a_row, a_column;
+    const T *b;
+    std::ptrdiff_t b_row, b_column;
+    bool pack; // copy b's part into the workspace first; else b_column is 1 and b is read in place
     T *c;
     std::ptrdiff_t c_row;
     const T *bias; // one per column or nullptr
@@ -42,9 +43,8 @@ template <class T> struct Kernels {
     void (*fill[distribution_count])(T *out, std::uint64_t key, std::uint64_t start, std::size_t n, T first, T second);
 
     // affine
-    std::size_t tile_rows, panel_columns;
-    void (*pack_columns)(const T *b, std::ptrdiff_t b_row, std::ptrdiff_t b_column, std::size_t depth,
-                         std::size_t columns, T *panels); // columns <= panel_columns
+    std::size_t tile_rows, panel_columns;      // of the micro-tile
+    std::size_t block_rows, block_columns;     // the most of one block
     std::size_t product_workspace;
     void (*product)(const ProductBlock<T> &block);
     void (*column_sums)(const T *x, std::ptrdiff_t x_row, std::size_t rows, std::size_t columns, T *sums);

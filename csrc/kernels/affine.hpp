@@ -7,11 +7,12 @@
 namespace pynn::PYNN_ISA {
 namespace {
 
-constexpr std::size_t block_tiles = 8; // row tiles whose part of a stays in the second-level cache
-
-template <class T> constexpr std::size_t panel_width = Tile<T>::vectors * width<T>;
-template <class T> constexpr std::size_t block_rows = block_tiles * Tile<T>::rows;
-template <class T> constexpr std::size_t product_workspace = affine_chunk * width<T>;
+template <class T> constexpr std::size_t panel_columns = Tile<T>::vectors * width<T>;
+// A chunk of a block's rows of a (512 KiB), of its columns of b (256 KiB) and c share the second-level cache.
+template <class T>
+constexpr std::size_t block_rows = (std::size_t(512) << 10) / (affine_chunk * sizeof(T)) / Tile<T>::rows * Tile<T>::rows;
+template <class T>
+constexpr std::size_t block_columns = (std::size_t(256) << 10) / (affine_chunk * sizeof(T)) / panel_columns<T> * panel_columns<T>;
 
 template <class T> struct TileWork {
     std::size_t depth; // at most affine_chunk
@@ -128,7 +129,7 @@ template <class T> struct Tiles {
 };
 template <class T> constexpr Tiles<T> tiles{};
 
-// Columns of b as [k][column], the missing ones of the last vector 0.
+// Columns of b, a panel or less, as [k][column], the missing ones of the last vector 0.
 template <class T>
 void pack_columns(const T *b, std::ptrdiff_t b_row, std::ptrdiff_t b_column, std::size_t depth, std::size_t columns,
                   T *panel) {
@@ -173,21 +174,19 @@ template <class T, class F> PYNN_INLINE void for_row_tiles(std::size_t rows, F f
     }
 }
 
-// rows <= block_rows
-template <class T> void product_rows(const ProductBlock<T> &block, std::size_t first_row, std::size_t rows) {
-    const T *a_rows = block.a + static_cast<std::ptrdiff_t>(first_row) * block.a_row;
+template <class T> void product_block(const ProductBlock<T> &block) {
     const bool transposed = block.a_column != 1;
     const std::size_t vectors_fit =
-        block.b == nullptr && !transposed && rows < Tile<T>::rows ? vectors_of_tile<T>(rows) : Tile<T>::vectors;
-    const std::size_t step = vectors_fit * width<T>;
+        !block.pack && !transposed && block.rows < Tile<T>::rows ? vectors_of_tile<T>(block.rows) : Tile<T>::vectors;
+    const std::size_t panel = vectors_fit * width<T>;
     std::size_t start = 0;
     do { // at least once: depth 0 gives the bias
         const std::size_t depth = block.depth - start < affine_chunk ? block.depth - start : affine_chunk;
         const bool last = start + depth == block.depth;
-        const T *a = a_rows + static_cast<std::ptrdiff_t>(start) * block.a_column;
-        for (std::size_t column = 0; column < block.columns; column += step) {
+        const T *a = block.a + static_cast<std::ptrdiff_t>(start) * block.a_column;
+        for (std::size_t column = 0; column < block.columns; column += panel) {
             const std::size_t left = block.columns - column;
-            const std::size_t columns = left < step ? left : step;
+            const std::size_t columns = left < panel ? left : panel;
             const std::size_t vectors = (columns + width<T> - 1) / width<T>;
             TileWork<T> work;
             work.depth = depth;
@@ -196,34 +195,26 @@ template <class T> void product_rows(const ProductBlock<T> &block, std::size_t f
             work.first = start == 0;
             work.bias = last && block.bias != nullptr ? block.bias + column : nullptr;
             work.c_row = block.c_row;
+            work.b = block.b + static_cast<std::ptrdiff_t>(start) * block.b_row +
+                     static_cast<std::ptrdiff_t>(column) * block.b_column;
             work.b_stride = block.b_row;
-            if (block.b != nullptr) {
+            if (block.pack || column + columns < width<T>) { // in place, a vector would read past the row, or before it
+                T *packed = block.workspace + column * depth;
+                pack_columns(work.b, block.b_row, block.b_column, depth, columns, packed);
+                work.b = packed;
                 work.b_stride = static_cast<std::ptrdiff_t>(vectors * width<T>);
-                work.b = block.b + column * block.depth + start * vectors * width<T>;
             } else {
-                work.b = block.b_in_place + static_cast<std::ptrdiff_t>(start) * block.b_row + column;
-                if (column + columns >= width<T>) {
-                    work.shift = width<T> - work.lanes;
-                } else { // a vector would read past the row, or before it
-                    pack_columns(work.b, block.b_row, 1, depth, columns, block.workspace);
-                    work.b = block.workspace;
-                    work.b_stride = width<T>;
-                }
+                work.shift = width<T> - work.lanes;
             }
-            for_row_tiles<T>(rows, [&](std::size_t row, std::size_t height) __attribute__((always_inline)) {
+            for_row_tiles<T>(block.rows, [&](std::size_t row, std::size_t height) __attribute__((always_inline)) {
                 work.a = a + static_cast<std::ptrdiff_t>(row) * block.a_row;
                 work.a_stride = transposed ? block.a_column : block.a_row;
-                work.c = block.c + static_cast<std::ptrdiff_t>(first_row + row) * block.c_row + column;
+                work.c = block.c + static_cast<std::ptrdiff_t>(row) * block.c_row + column;
                 tiles<T>.of[height - 1][vectors - 1][transposed](work);
             });
         }
         start += depth;
     } while (start < block.depth);
-}
-
-template <class T> void product_block(const ProductBlock<T> &block) {
-    for (std::size_t row = 0; row < block.rows; row += block_rows<T>)
-        product_rows(block, row, block.rows - row < block_rows<T> ? block.rows - row : block_rows<T>);
 }
 
 // The bias gradient: the same rule with ones in place of x, for up to panel_columns columns.

@@ -24,9 +24,10 @@ constexpr Kernels<T> kernels = {
     softmax_backward_row<T>,
     {PYNN_DISTRIBUTIONS(PYNN_FILL)},
     Tile<T>::rows,
-    Tile<T>::vectors * width<T>,
-    pack_columns<T>,
-    product_workspace<T>,
+    panel_columns<T>,
+    block_rows<T>,
+    block_columns<T>,
+    affine_chunk * block_columns<T>,
     product_block<T>,
     column_sums<T>,
 };

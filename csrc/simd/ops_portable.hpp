@@ -39,12 +39,27 @@ PYNN_INLINE vec<double> round_sum_to_odd(vec<double> p, vec<double> c) {
     return as<vec<double>>(bits(s) + (step & inexact & even));
 }
 
+// Whether a lane's low 29 bits are just a half (greater than the first and less than the second bound in its low word) or
+// it is subnormal as a float (likewise in its high word). In 32-bit words, which SSE2 can compare.
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the words below are in this order");
+PYNN_INLINE bool risky(vec<double> s) {
+    using Words = vec<std::int32_t>;
+    const Words words = (Words)s & Words{0x1fffffff, 0x7fffffff, 0x1fffffff, 0x7fffffff};
+    const Words found = (words > Words{0x0fffffff, 0, 0x0fffffff, 0}) &
+                        (words < Words{0x10000001, 0x38100000, 0x10000001, 0x38100000});
+#if defined(__SSE2__)
+    return __builtin_ia32_pmovmskb128((vector_type<char>::type)found) != 0;
+#else
+    const auto halves = (vec<std::int64_t>)found;
+    return (halves[0] | halves[1]) != 0;
+#endif
+}
+
 PYNN_INLINE half_float fma_half(half_float a, half_float b, half_float c) {
     vec<double> p = convert<vec<double>>(a) * convert<vec<double>>(b);
     vec<double> wide = convert<vec<double>>(c);
     vec<double> s = p + wide;
-    ints<vec<double>> risky = ((bits(s) & 0x1fffffff) == 0x10000000) | ((magnitude(s) < 0x1p-126) & (s != 0.0));
-    if (__builtin_expect((risky[0] | risky[1]) != 0, 0)) s = round_sum_to_odd(p, wide);
+    if (__builtin_expect(risky(s), 0)) s = round_sum_to_odd(p, wide);
     return convert<half_float>(s);
 }
 
@@ -145,7 +160,12 @@ PYNN_INLINE vec<double> sqrt(vec<double> v) {
 }
 // Products of the low 32 bits of each 64-bit lane.
 PYNN_INLINE vec<std::uint64_t> mul_low(vec<std::uint64_t> a, vec<std::uint64_t> b) {
+#if defined(__SSE2__) // every x86-64 has it; from the general form GCC makes many shifts and additions
+    using Halves = vec<int>;
+    return (vec<std::uint64_t>)__builtin_ia32_pmuludq128((Halves)a, (Halves)b);
+#else
     return (a & 0xffffffffu) * (b & 0xffffffffu);
+#endif
 }
 
 template <class T> struct Tile;
