@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 BUILD := pyproject.toml setup.py $(shell find csrc -name '*.cpp' -o -name '*.hpp')
 
 .DEFAULT_GOAL := help
-.PHONY: study test bench wheel lint clean help
+.PHONY: study test bench wheel lint format clean help
 
 study: $(VENV)/.study ## run the study; figures and report.html go to pynn-study/ (ARGS="--quick" ...)
 	$(BIN)/pynn study $(ARGS)
@@ -25,6 +25,11 @@ lint: $(VENV)/.dev ## ruff, clang-format and mypy
 	$(BIN)/ruff format --check
 	find csrc -name '*.[ch]pp' | xargs $(BIN)/clang-format --dry-run -Werror
 	$(BIN)/mypy
+
+format: $(VENV)/.dev ## put Python and C++ into the form that lint asks for
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	find csrc -name '*.[ch]pp' | xargs $(BIN)/clang-format -i
 
 clean: ## remove all that these targets made, but for pynn-study/
 	rm -rf $(VENV) build dist *.egg-info pynn/_core*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

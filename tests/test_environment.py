@@ -152,7 +152,7 @@ def test_modes_of_worker_threads(python):
 
 
 FORK = """
-import os, threading, numpy as np, pynn
+import os, signal, threading, numpy as np, pynn
 pynn.set_num_threads(3)
 x = np.random.default_rng(0).standard_normal((400, 300)).astype(np.float32)
 def work():
@@ -163,17 +163,19 @@ stop = threading.Event()
 def busy():
     while not stop.is_set():
         work()
-others = [threading.Thread(target=busy) for _ in range({busy})]
+others = [threading.Thread(target=busy, daemon=True) for _ in range({busy})]
 for t in others: t.start()
 children = []
 for depth in range(12):
     child = os.fork()
     if child == 0:
+        signal.alarm(30)
         code = 1
         try:
             ok = work() == want and (not tasks or len(os.listdir(tasks)) > 1)  # threads of its own
             grandchild = os.fork()
             if grandchild == 0:
+                signal.alarm(20)
                 os._exit(0 if work() == want else 1)
             ok = ok and work() == want and os.waitpid(grandchild, 0)[1] == 0
             code = 0 if ok else 1
