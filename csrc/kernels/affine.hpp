@@ -174,8 +174,25 @@ template <class T, class F> PYNN_INLINE void for_row_tiles(std::size_t rows, F f
     }
 }
 
+// Rows of a with unit stride, as tiles of [k][row]: what a tile reads then lies together.
+template <class T>
+void pack_transposed(const T *a, std::ptrdiff_t a_column, std::size_t depth, std::size_t rows, T *packed) {
+    for (std::size_t k = 0; k < depth; ++k, a += a_column)
+        for_row_tiles<T>(rows, [&](std::size_t row, std::size_t height) __attribute__((always_inline)) {
+            T *to = packed + row * depth + k * height;
+            const T *from = a + row;
+            if (row + Tile<T>::rows + width<T> <= rows && k + 1 < depth) { // what is copied too much is overwritten later
+                for (std::size_t i = 0; i < height; i += width<T>) store(to + i, load<vec<T>>(from + i));
+            } else {
+                for (std::size_t i = 0; i < height; ++i) to[i] = from[i];
+            }
+        });
+}
+
 template <class T> void product_block(const ProductBlock<T> &block) {
     const bool transposed = block.a_column != 1;
+    const bool pack_a = transposed && block.columns >= 4 * panel_columns<T>;
+    T *packed_a = block.workspace + affine_chunk * block_columns<T>;
     const std::size_t vectors_fit =
         !block.pack && !transposed && block.rows < Tile<T>::rows ? vectors_of_tile<T>(block.rows) : Tile<T>::vectors;
     const std::size_t panel = vectors_fit * width<T>;
@@ -184,6 +201,7 @@ template <class T> void product_block(const ProductBlock<T> &block) {
         const std::size_t depth = block.depth - start < affine_chunk ? block.depth - start : affine_chunk;
         const bool last = start + depth == block.depth;
         const T *a = block.a + static_cast<std::ptrdiff_t>(start) * block.a_column;
+        if (pack_a) pack_transposed(a, block.a_column, depth, block.rows, packed_a);
         for (std::size_t column = 0; column < block.columns; column += panel) {
             const std::size_t left = block.columns - column;
             const std::size_t columns = left < panel ? left : panel;
@@ -207,8 +225,8 @@ template <class T> void product_block(const ProductBlock<T> &block) {
                 work.shift = width<T> - work.lanes;
             }
             for_row_tiles<T>(block.rows, [&](std::size_t row, std::size_t height) __attribute__((always_inline)) {
-                work.a = a + static_cast<std::ptrdiff_t>(row) * block.a_row;
-                work.a_stride = transposed ? block.a_column : block.a_row;
+                work.a = pack_a ? packed_a + row * depth : a + static_cast<std::ptrdiff_t>(row) * block.a_row;
+                work.a_stride = pack_a ? static_cast<std::ptrdiff_t>(height) : transposed ? block.a_column : block.a_row;
                 work.c = block.c + static_cast<std::ptrdiff_t>(row) * block.c_row + column;
                 tiles<T>.of[height - 1][vectors - 1][transposed](work);
             });
