@@ -331,7 +331,7 @@ def check(contender, name, run):
         assert abs(sample.mean() - mean) < limit and abs(sample.std() - deviation) < limit, name
     else:
         for a, b in zip(results(run), expected(name), strict=True):
-            np.testing.assert_allclose(a[: len(b)], b, 1e-5, 1e-6, err_msg=name)
+            np.testing.assert_allclose(a[: len(b)], b, 1e-5, 1e-5, err_msg=name)
 
 
 def prepare(contender, name):

@@ -38,8 +38,9 @@ template <class V> struct Pair {
     V first, second;
 };
 
-// u of Box-Muller's log, u = (a + 1/2) / 2^32 or (a / 2^11 + 1/2) / 2^53 with the division rounded down, and its angle, in
-// quarter turns from the nearest whole one. Polynomials are minimax; h = pi / 2, g = 2 - 2 m with m the reduced u.
+// Polynomials for Box and Muller's radius sqrt(-2 log u) and angle, minimax. u = (a + 1/2) / 2^32 for floats and
+// ((a >> 11) + 1/2) / 2^53 for doubles, the angle likewise from b in turns; y is the angle less the nearest whole
+// number of quarter turns, in those; h = pi / 2; g = 2 - 2 m with m the reduced u.
 template <class T> struct NormalConstants;
 template <> struct NormalConstants<float> {
     static constexpr int mantissa = 23;
@@ -50,8 +51,9 @@ template <> struct NormalConstants<float> {
     static constexpr float sine[] = {-0x1.4abbcp-1f, 0x1.46607ep-4f, -0x1.2ddceap-8f};
     static constexpr float cosine[] = {-0x1.3bd3ccp+0f, 0x1.03c1aep-2f, -0x1.55b148p-6f, 0x1.d47eaap-11f};
     // (-2 log(1 - g / 2) - g) / g^2 on |g| <= 2/3; 2^-26.5 of the logarithm
-    static constexpr float log_tail[] = {0x1.0p-2f,       0x1.555502p-4f,  0x1.fffe84p-6f,  0x1.99d1fcp-7f, 0x1.55a76p-8f,
-                                         0x1.1ebdc4p-9f, 0x1.f25c6ap-11f, 0x1.1ed4bap-11f, 0x1.09355ep-12f};
+    static constexpr float log_tail[] = {0x1.0p-2f,       0x1.555502p-4f,  0x1.fffe84p-6f,
+                                         0x1.99d1fcp-7f,  0x1.55a76p-8f,   0x1.1ebdc4p-9f,
+                                         0x1.f25c6ap-11f, 0x1.1ed4bap-11f, 0x1.09355ep-12f};
 };
 template <> struct NormalConstants<double> {
     static constexpr int mantissa = 52;
@@ -59,9 +61,9 @@ template <> struct NormalConstants<double> {
     static constexpr double two_ln2 = 0x1.62e42fefa39efp+0;
     static constexpr double h_high = 0x1.921fb54442d18p+0, h_low = 0x1.1a62633145c07p-54;
     // the same; 2^-58 and 2^-61
-    static constexpr double sine[] = {-0x1.4abbce625be47p-1, 0x1.466bc67758dfcp-4,  -0x1.32d2cce33a86fp-8,
+    static constexpr double sine[] = {-0x1.4abbce625be47p-1, 0x1.466bc67758dfcp-4,   -0x1.32d2cce33a86fp-8,
                                       0x1.50783021fd1b7p-13, -0x1.e300abe49a42bp-19, 0x1.e4059353f82b4p-25};
-    static constexpr double cosine[] = {-0x1.3bd3cc9be45dep+0, 0x1.03c1f081b5a4fp-2,  -0x1.55d3c7e3bf5a8p-6,
+    static constexpr double cosine[] = {-0x1.3bd3cc9be45dep+0, 0x1.03c1f081b5a4fp-2,   -0x1.55d3c7e3bf5a8p-6,
                                         0x1.e1f5067499b91p-11, -0x1.a6d1e138433f2p-16, 0x1.f9c3d354f20fcp-22,
                                         -0x1.afee2a7aab1e7p-28};
     // 4 (atanh(t) - t) / t^3 in t^2 with t = g / (4 - g), so that -2 log(1 - g / 2) = 4 atanh(t); 2^-62
@@ -99,7 +101,8 @@ PYNN_INLINE vec<double> minus_two_log(vec<double> g) {
 }
 // The angle less the nearest whole number of quarter turns, in quarter turns: exact but for the float's rounding
 PYNN_INLINE vec<float> rest_of_angle(vec<std::uint32_t> b) {
-    return fma(convert<vec<float>>((vec<std::int32_t>)(b << 2)), splat<vec<float>>(0x1p-32f), splat<vec<float>>(0x1p-31f));
+    return fma(convert<vec<float>>((vec<std::int32_t>)(b << 2)), splat<vec<float>>(0x1p-32f),
+               splat<vec<float>>(0x1p-31f));
 }
 PYNN_INLINE vec<double> rest_of_angle(vec<std::uint64_t> b) {
     vec<std::uint64_t> mantissa = ((b << 2) + (std::uint64_t(1) << 63)) >> 12;
@@ -144,7 +147,8 @@ PYNN_INLINE vec<double> fraction(vec<std::uint64_t> r) {
 struct uniform {
     template <class V> static PYNN_INLINE Pair<V> draw(uints<V> a, uints<V> b, V low, V high) {
         // last: the next value below high; high itself where low is no less
-        V last = as<V>(select(high > 0, bits(high) - 1, select(high < 0, bits(high) + 1, sign_bits<V>() | 1)));
+        uints<V> pattern = (uints<V>)high, below_zero = (uints<V>)sign_bits<V>() | 1;
+        V last = (V)select(high > 0, pattern - 1, select(high < 0, pattern + 1, below_zero));
         last = select(low < high, last, high);
         V x = fma(fraction(a), high - low, low), y = fma(fraction(b), high - low, low);
         return {select(x < last, x, last), select(y < last, y, last)};

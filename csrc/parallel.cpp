@@ -55,11 +55,10 @@ class Pool {
         ticket_.store(static_cast<std::uint64_t>(threads - 1) << 32 | chunks, std::memory_order_seq_cst);
         if (sleepers_.load(std::memory_order_seq_cst) > 0) {
             { std::lock_guard<std::mutex> lock(mutex_); }
-            std::size_t wanted = std::min<std::size_t>(chunks - 1, static_cast<std::size_t>(threads - 1));
-            if (wanted == 1)
+            if (workers_ == 1)
                 wake_.notify_one();
             else
-                wake_.notify_all();
+                wake_.notify_all(); // one alone might be a worker beyond this job's number of threads
         }
         while (take_chunk(0)) {
         }

@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _study(options)
     except _Failure as failure:
-        print(f"pynn study: error: {failure}", file=sys.stderr)
+        print(f"pynn study: error: {' '.join(str(failure).split())}", file=sys.stderr)
         return failure.code
     except BrokenPipeError:  # nobody reads the output any more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -130,6 +130,8 @@ def _study(options: argparse.Namespace) -> None:
         )
     from .study import claims, data, experiments, figures, report
 
+    if not options.out:
+        raise _Failure("--out is empty; expected the name of a folder", 2)
     out = Path(options.out)
     base = _writable_base(out)
     iterations = options.iterations or (QUICK_ITERATIONS if options.quick else ITERATIONS)

@@ -131,6 +131,7 @@ def variance_scaling(
     np.True_
     """
     whole = writable("out", out).shape if shape is None and out is not None else shape_tuple(shape)
+    shape = shape if shape is None else whole  # which may have been an iterator
     fan_in, fan_out = _fans(whole, in_axis, out_axis)
     fans = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}
     if mode not in fans:

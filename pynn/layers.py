@@ -194,7 +194,8 @@ class SoftmaxWithLoss:
     The book's class (section 5.6), but the loss is taken from the scores, so that it is right also
     where the probability of a class is too small to be written down (the book adds 1e-7 to it).
     PyTorch's CrossEntropyLoss and Keras' CategoricalCrossentropy(from_logits=True) compute the
-    same.
+    same. The loss is NumPy's arithmetic, whose last bit may differ from CPU to CPU; the gradient
+    has the same bits everywhere.
     """
 
     def __init__(self) -> None:

@@ -156,17 +156,17 @@ struct SoftmaxBackward {
     }
 };
 
-// Small integers, which NumPy would compute as float32, give float64 like all other integers.
-constexpr int loop_count = 7;
-constexpr std::array<char, loop_count> from_types = {NPY_BOOL,   NPY_BYTE,  NPY_UBYTE, NPY_SHORT,
-                                                     NPY_USHORT, NPY_FLOAT, NPY_DOUBLE};
+// Small integers, which NumPy would compute as float32, give float64 like all other integers; int serves mixed ones.
+constexpr int loop_count = 8;
+constexpr std::array<char, loop_count> from_types = {NPY_BOOL,   NPY_BYTE, NPY_UBYTE, NPY_SHORT,
+                                                     NPY_USHORT, NPY_INT,  NPY_FLOAT, NPY_DOUBLE};
 
 template <class Family> struct Loops {
     static inline PyUFuncGenericFunction functions[loop_count] = {
         Family::template loop<npy_bool, double>,   Family::template loop<npy_byte, double>,
         Family::template loop<npy_ubyte, double>,  Family::template loop<npy_short, double>,
-        Family::template loop<npy_ushort, double>, Family::template loop<float, float>,
-        Family::template loop<double, double>,
+        Family::template loop<npy_ushort, double>, Family::template loop<npy_int, double>,
+        Family::template loop<float, float>,       Family::template loop<double, double>,
     };
     static constexpr auto make_types() {
         std::array<char, loop_count * (Family::inputs + 1)> all{};

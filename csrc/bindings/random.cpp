@@ -1,5 +1,5 @@
-// fill and philox4x32. fill checks its operands, drops the GIL and hands tiles of the output to the kernels, by way of a
-// small buffer where memory or stream are not consecutive.
+// fill and philox4x32. fill checks its operands, drops the GIL and hands tiles of the output to the kernels, by way of
+// a small buffer where memory or stream are not consecutive.
 #include "bindings/bindings.hpp"
 
 #include <algorithm>
@@ -18,11 +18,11 @@
 namespace pynn {
 namespace {
 
-constexpr std::size_t run_length = 1 << 13;     // elements of a tile that needs no buffer
-constexpr std::size_t row_length = 64;         // of the buffer
-constexpr std::size_t buffer_rows = 128;         // so that whole cache lines are written at a time
-constexpr std::uint64_t sparse = 32;            // larger steps in the stream: draw one by one
-constexpr std::size_t slice_length = 1 << 23;   // elements, some milliseconds, between two looks for Ctrl-C
+constexpr std::size_t run_length = 1 << 13;   // elements of a tile that needs no buffer
+constexpr std::size_t row_length = 128;       // of the buffer
+constexpr std::size_t buffer_rows = 64;       // so that whole cache lines are written at a time
+constexpr std::uint64_t sparse = 32;          // larger steps in the stream: draw one by one
+constexpr std::size_t slice_length = 1 << 23; // elements, some milliseconds, between two looks for Ctrl-C
 
 #define PYNN_ALLOWED(name, first, second, condition, words)                                                            \
     template <class T> bool name##_allowed([[maybe_unused]] T first, [[maybe_unused]] T second) {                      \
@@ -112,7 +112,8 @@ std::vector<Axis> axes_of(py::handle out, std::uint64_t start, py::handle index_
     }
     if (PyArray_SIZE(array) == 0) return {};
     if (beyond) throw py::value_error("start and index_strides lead beyond the stream's last index, 2**64 - 1");
-    std::sort(axes.begin(), axes.end(), [](const Axis &a, const Axis &b) { return std::abs(a.step) < std::abs(b.step); });
+    std::sort(axes.begin(), axes.end(),
+              [](const Axis &a, const Axis &b) { return std::abs(a.step) < std::abs(b.step); });
     npy_intp reach = PyArray_ITEMSIZE(array);
     for (const Axis &axis : axes) {
         if (std::abs(axis.step) < reach)
@@ -221,8 +222,8 @@ void fill_array(py::handle out, std::size_t distribution, std::uint64_t key, py:
                               row.words);
     const std::vector<Axis> axes = axes_of(out, start, index_strides);
     if (PyArray_SIZE(as_array(out)) == 0) return;
-    const Filling<T> filling{active_kernels_of<T>().fill[distribution], PyArray_BYTES(as_array(out)),
-                             tiled(axes, sizeof(T)), key, start, a, b};
+    const auto kernel = active_kernels_of<T>().fill[distribution];
+    const Filling<T> filling{kernel, PyArray_BYTES(as_array(out)), tiled(axes, sizeof(T)), key, start, a, b};
     std::size_t tiles = 1;
     for (const TiledAxis &axis : filling.axes) tiles *= axis.tiles();
     const std::size_t tile_size = filling.axes[0].tile * filling.axes[1].tile;
@@ -235,14 +236,15 @@ void fill_array(py::handle out, std::size_t distribution, std::uint64_t key, py:
     }
 }
 
-void fill(py::object out, py::object distribution, py::object key, py::object first, py::object second, py::object start,
-          py::object index_strides) {
+void fill(py::object out, py::object distribution, py::object key, py::object first, py::object second,
+          py::object start, py::object index_strides) {
     if (!PyArray_Check(out.ptr()))
         throw py::type_error(std::string("out is a ") + Py_TYPE(out.ptr())->tp_name + "; expected a NumPy array");
     PyArrayObject *array = as_array(out);
     const bool single = PyArray_TYPE(array) == NPY_FLOAT;
     if ((!single && PyArray_TYPE(array) != NPY_DOUBLE) || !PyArray_ISNOTSWAPPED(array))
-        throw py::type_error("out has dtype " + dtype_text(array) + "; expected float32 or float64 in native byte order");
+        throw py::type_error("out has dtype " + dtype_text(array) +
+                             "; expected float32 or float64 in native byte order");
     if (!PyArray_ISALIGNED(array)) throw py::value_error("out is misaligned; expected an aligned array");
     if (!PyArray_ISWRITEABLE(array)) throw py::value_error("out is read-only; expected a writeable array");
     const std::size_t index = distribution_index(distribution);

@@ -14,6 +14,11 @@ constexpr std::size_t block_rows = (std::size_t(512) << 10) / (affine_chunk * si
 template <class T>
 constexpr std::size_t block_columns = (std::size_t(256) << 10) / (affine_chunk * sizeof(T)) / panel_columns<T> * panel_columns<T>;
 
+// The columns that a panel of so many takes when packed.
+template <class T> constexpr std::size_t panel_padded(std::size_t columns) {
+    return columns >= panel_columns<T> ? panel_columns<T> : (columns + width<T> - 1) / width<T> * width<T>;
+}
+
 template <class T> struct TileWork {
     std::size_t depth; // at most affine_chunk
     const T *a;
@@ -129,37 +134,38 @@ template <class T> struct Tiles {
 };
 template <class T> constexpr Tiles<T> tiles{};
 
-// Columns of b, a panel or less, as [k][column], the missing ones of the last vector 0.
+// Columns of b as panels of [k][column], the missing ones of the last vector 0. b_column is 1: whole rows are read, as
+// memory likes it.
 template <class T>
-void pack_columns(const T *b, std::ptrdiff_t b_row, std::ptrdiff_t b_column, std::size_t depth, std::size_t columns,
-                  T *panel) {
-    const std::size_t padded = (columns + width<T> - 1) / width<T> * width<T>;
-    if (b_column == 1) {
-        for (std::size_t k = 0; k < depth; ++k, b += b_row, panel += padded) {
-            std::size_t j = 0;
-            for (; j + width<T> <= columns; j += width<T>) store(panel + j, load<vec<T>>(b + j));
-            if (j < columns) store(panel + j, load_first<vec<T>>(b + j, columns - j, T(0)));
+void pack_by_row(const T *b, std::ptrdiff_t b_row, std::size_t depth, std::size_t columns, T *packed) {
+    for (std::size_t k = 0; k < depth; ++k, b += b_row)
+        for (std::size_t j = 0; j < columns; j += width<T>) {
+            const std::size_t panel = j / panel_columns<T> * panel_columns<T>;
+            T *to = packed + panel * depth + k * panel_padded<T>(columns - panel) + (j - panel);
+            store(to, j + width<T> <= columns ? load<vec<T>>(b + j) : load_first<vec<T>>(b + j, columns - j, T(0)));
         }
-        return;
-    }
-    for (std::size_t j = 0; j < padded; j += width<T>) {
+}
+
+// The same where b_row is 1: square blocks are transposed in registers.
+template <class T>
+void pack_by_column(const T *b, std::ptrdiff_t b_column, std::size_t depth, std::size_t columns, T *packed) {
+    for (std::size_t j = 0; j < columns; j += width<T>, b += static_cast<std::ptrdiff_t>(width<T>) * b_column) {
+        const std::size_t panel = j / panel_columns<T> * panel_columns<T>, padded = panel_padded<T>(columns - panel);
         const std::size_t present = columns - j < width<T> ? columns - j : width<T>;
-        const T *from = b + static_cast<std::ptrdiff_t>(j) * b_column;
+        T *to = packed + panel * depth + (j - panel);
         std::size_t k = 0;
-        if (b_row == 1)
-            for (; k + width<T> <= depth; k += width<T>) {
-                vec<T> block[width<T>];
+        for (; k + width<T> <= depth; k += width<T>) {
+            vec<T> block[width<T>];
 #pragma GCC unroll 16
-                for (std::size_t i = 0; i < width<T>; ++i)
-                    block[i] = i < present ? load<vec<T>>(from + static_cast<std::ptrdiff_t>(i) * b_column + k) : vec<T>{};
-                transpose(block);
+            for (std::size_t i = 0; i < width<T>; ++i)
+                block[i] = i < present ? load<vec<T>>(b + static_cast<std::ptrdiff_t>(i) * b_column + k) : vec<T>{};
+            transpose(block);
 #pragma GCC unroll 16
-                for (std::size_t i = 0; i < width<T>; ++i) store(panel + (k + i) * padded + j, block[i]);
-            }
+            for (std::size_t i = 0; i < width<T>; ++i) store(to + (k + i) * padded, block[i]);
+        }
         for (; k < depth; ++k)
             for (std::size_t i = 0; i < width<T>; ++i)
-                panel[k * padded + j + i] =
-                    i < present ? from[static_cast<std::ptrdiff_t>(i) * b_column + static_cast<std::ptrdiff_t>(k) * b_row] : T(0);
+                to[k * padded + i] = i < present ? b[static_cast<std::ptrdiff_t>(i) * b_column + static_cast<std::ptrdiff_t>(k)] : T(0);
     }
 }
 
@@ -189,10 +195,19 @@ void pack_transposed(const T *a, std::ptrdiff_t a_column, std::size_t depth, std
         });
 }
 
+// Rows of a with unit column stride, copied so that they do not all fall into the same sets of the first-level cache.
+template <class T> constexpr std::size_t spread_row = affine_chunk + cache_line / sizeof(T);
+template <class T>
+void pack_spread(const T *a, std::ptrdiff_t a_row, std::size_t depth, std::size_t rows, T *packed) {
+    for (std::size_t i = 0; i < rows; ++i, a += a_row, packed += spread_row<T>) __builtin_memcpy(packed, a, depth * sizeof(T));
+}
+
 template <class T> void product_block(const ProductBlock<T> &block) {
-    const bool transposed = block.a_column != 1;
-    const bool pack_a = transposed && block.columns >= 4 * panel_columns<T>;
-    T *packed_a = block.workspace + affine_chunk * block_columns<T>;
+    const bool transposed = block.a_column != 1, many_panels = block.columns >= 4 * panel_columns<T>;
+    const bool pack_a = transposed && many_panels;
+    const bool spread_a = !transposed && many_panels && block.rows > Tile<T>::rows &&
+                          block.a_row * static_cast<std::ptrdiff_t>(sizeof(T)) % 1024 == 0;
+    T *packed_b = block.workspace, *packed_a = packed_b + affine_chunk * block_columns<T>;
     const std::size_t vectors_fit =
         !block.pack && !transposed && block.rows < Tile<T>::rows ? vectors_of_tile<T>(block.rows) : Tile<T>::vectors;
     const std::size_t panel = vectors_fit * width<T>;
@@ -201,33 +216,38 @@ template <class T> void product_block(const ProductBlock<T> &block) {
         const std::size_t depth = block.depth - start < affine_chunk ? block.depth - start : affine_chunk;
         const bool last = start + depth == block.depth;
         const T *a = block.a + static_cast<std::ptrdiff_t>(start) * block.a_column;
+        const T *b = block.b + static_cast<std::ptrdiff_t>(start) * block.b_row;
         if (pack_a) pack_transposed(a, block.a_column, depth, block.rows, packed_a);
+        if (spread_a) pack_spread(a, block.a_row, depth, block.rows, packed_a);
+        // Where a whole vector would read past the row, and before it too, b is packed as well.
+        const bool pack_b = block.pack || block.columns < width<T>;
+        if (pack_b && block.b_column == 1) pack_by_row(b, block.b_row, depth, block.columns, packed_b);
+        if (pack_b && block.b_column != 1) pack_by_column(b, block.b_column, depth, block.columns, packed_b);
         for (std::size_t column = 0; column < block.columns; column += panel) {
-            const std::size_t left = block.columns - column;
-            const std::size_t columns = left < panel ? left : panel;
+            const std::size_t columns = block.columns - column < panel ? block.columns - column : panel;
             const std::size_t vectors = (columns + width<T> - 1) / width<T>;
             TileWork<T> work;
             work.depth = depth;
             work.lanes = columns - (vectors - 1) * width<T>;
-            work.shift = 0;
+            work.shift = pack_b ? 0 : width<T> - work.lanes;
             work.first = start == 0;
             work.bias = last && block.bias != nullptr ? block.bias + column : nullptr;
             work.c_row = block.c_row;
-            work.b = block.b + static_cast<std::ptrdiff_t>(start) * block.b_row +
-                     static_cast<std::ptrdiff_t>(column) * block.b_column;
-            work.b_stride = block.b_row;
-            if (block.pack || column + columns < width<T>) { // in place, a vector would read past the row, or before it
-                T *packed = block.workspace + column * depth;
-                pack_columns(work.b, block.b_row, block.b_column, depth, columns, packed);
-                work.b = packed;
-                work.b_stride = static_cast<std::ptrdiff_t>(vectors * width<T>);
-            } else {
-                work.shift = width<T> - work.lanes;
-            }
+            work.b = pack_b ? packed_b + column * depth : b + column;
+            work.b_stride = pack_b ? static_cast<std::ptrdiff_t>(panel_padded<T>(columns)) : block.b_row;
             for_row_tiles<T>(block.rows, [&](std::size_t row, std::size_t height) __attribute__((always_inline)) {
-                work.a = pack_a ? packed_a + row * depth : a + static_cast<std::ptrdiff_t>(row) * block.a_row;
-                work.a_stride = pack_a ? static_cast<std::ptrdiff_t>(height) : transposed ? block.a_column : block.a_row;
-                work.c = block.c + static_cast<std::ptrdiff_t>(row) * block.c_row + column;
+                const std::ptrdiff_t i = static_cast<std::ptrdiff_t>(row);
+                if (pack_a) {
+                    work.a = packed_a + row * depth;
+                    work.a_stride = static_cast<std::ptrdiff_t>(height);
+                } else if (spread_a) {
+                    work.a = packed_a + row * spread_row<T>;
+                    work.a_stride = spread_row<T>;
+                } else {
+                    work.a = a + i * block.a_row;
+                    work.a_stride = transposed ? block.a_column : block.a_row;
+                }
+                work.c = block.c + i * block.c_row + column;
                 tiles<T>.of[height - 1][vectors - 1][transposed](work);
             });
         }

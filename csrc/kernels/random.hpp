@@ -17,14 +17,13 @@ constexpr std::size_t group_blocks = 16; // blocks whose words lie interleaved i
 template <class T> constexpr std::size_t group_size = group_blocks * 16 / sizeof(T);
 
 // The low (high) halves of the lanes of a and b as 32-bit lanes a0, b0, a1, b1, ...
-template <std::size_t Half, std::size_t... I>
-PYNN_INLINE Words halves(Words a, Words b, std::index_sequence<I...>) {
+template <std::size_t Half, std::size_t... I> PYNN_INLINE Words halves(Words a, Words b, std::index_sequence<I...>) {
     return (Words)__builtin_shufflevector((vec<std::uint32_t>)a, (vec<std::uint32_t>)b,
                                           (I / 2 * 2 + I % 2 * sizeof...(I) + Half)...);
 }
 
-// The words of consecutive blocks, two vectors of blocks a step: for floats one vector has the even and one the odd blocks,
-// so that the halves of 64-bit lanes end up in order.
+// The words of consecutive blocks, two vectors of blocks a step: for floats one vector has the even and one the odd
+// blocks, so that the halves of 64-bit lanes end up in order.
 template <class T> struct Generator {
     static constexpr bool single = sizeof(T) == 4;
     static constexpr std::size_t lanes = width<std::uint64_t>, step_blocks = 2 * lanes;
@@ -32,7 +31,7 @@ template <class T> struct Generator {
     Words key0[philox_rounds], key1[philox_rounds];
     Words product; // multiplier0 times the lower 32 bits of the block numbers, for the next step's first vector
     Words state[2][4];
-    Words bits[2][2]; // operands of two draws: as 32-bit lanes words 0, 1 and words 2, 3; as 64-bit lanes those of one vector each
+    Words bits[2][2]; // operands of two draws: of floats words 0, 1 and words 2, 3; of doubles one vector's words each
 
     // The upper 32 bits of the block numbers must not change. Words 2 and 3 of the counter are 0, so that the first two
     // rounds fold into constants but for one multiplication each.
@@ -106,8 +105,8 @@ template <class D, class T> PYNN_INLINE void draw(const Words (&bits)[2], vec<T>
     store(out + group_blocks, values.second);
 }
 
-// `groups` whole groups, the first of number `group`; their block numbers share their upper 32 bits. The rounds of a step
-// run between the draws of the step before: one waits for multiplications while the other computes.
+// `groups` whole groups, the first of number `group`; their block numbers share their upper 32 bits. The rounds of a
+// step run between the draws of the step before: one waits for multiplications while the other computes.
 template <class D, class T>
 PYNN_INLINE void fill_groups(T *out, std::uint64_t key, std::uint64_t group, std::size_t groups, T first, T second) {
     using G = Generator<T>;

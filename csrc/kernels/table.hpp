@@ -27,7 +27,7 @@ constexpr Kernels<T> kernels = {
     panel_columns<T>,
     block_rows<T>,
     block_columns<T>,
-    affine_chunk * (block_columns<T> + block_rows<T>),
+    affine_chunk * block_columns<T> + spread_row<T> * block_rows<T>,
     product_block<T>,
     column_sums<T>,
 };
