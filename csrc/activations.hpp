@@ -8,11 +8,11 @@
 // ROW(name, saves, formula, limits, source); saves is the second operand of name_backward: the input x or the output y.
 #define PYNN_ACTIVATIONS(ROW)                                                                                          \
     ROW(relu, y, "max(x, 0)", "relu(-inf) = relu(-0.0) = 0.0, relu(inf) = inf; the slope at 0 is 0.",                  \
-        "Nair and Hinton (2010), Rectified linear units improve restricted Boltzmann machines.")                      \
+        "Nair and Hinton (2010), Rectified linear units improve restricted Boltzmann machines.")                       \
     ROW(leaky_relu, y, "x if x > 0 else 0.01 * x",                                                                     \
         "leaky_relu(-0.0) = -0.0, infinities stay infinite; the slope at 0 is 0.01. PyTorch and JAX use the same "     \
         "0.01, Keras 0.2 (0.3 before Keras 3).",                                                                       \
-        "Maas, Hannun and Ng (2013), Rectifier nonlinearities improve neural network acoustic models.")               \
+        "Maas, Hannun and Ng (2013), Rectifier nonlinearities improve neural network acoustic models.")                \
     ROW(sigmoid, y, "1 / (1 + exp(-x))", "sigmoid(-inf) = 0.0, sigmoid(inf) = 1.0; small results are subnormal.",      \
         "Deep Learning from Scratch, section 3.2.")                                                                    \
     ROW(tanh, y, "(exp(x) - exp(-x)) / (exp(x) + exp(-x))", "tanh(-0.0) = -0.0, tanh(+-inf) = +-1.0.",                 \
@@ -49,9 +49,7 @@ struct relu {
 };
 
 struct leaky_relu {
-    template <class V> static PYNN_INLINE V forward(V x) {
-        return select(x > 0, x, x * static_cast<element<V>>(0.01));
-    }
+    template <class V> static PYNN_INLINE V forward(V x) { return select(x > 0, x, x * static_cast<element<V>>(0.01)); }
     template <class V> static PYNN_INLINE V backward(V dy, V y) {
         return keep_nan(y, select(y > 0, dy, dy * static_cast<element<V>>(0.01)));
     }

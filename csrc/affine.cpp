@@ -10,9 +10,9 @@
 namespace pynn {
 namespace {
 
-constexpr double serial_work = 1 << 19;                            // multiplications below which one thread is faster
-constexpr std::size_t read_in_place = std::size_t(768) << 10;      // bytes of b that stay in the second-level cache
-constexpr std::size_t tasks_per_thread = 3;                        // so that a free thread can take over from a slow one
+constexpr double serial_work = 1 << 19;                       // multiplications below which one thread is faster
+constexpr std::size_t read_in_place = std::size_t(768) << 10; // bytes of b that stay in the second-level cache
+constexpr std::size_t tasks_per_thread = 3;                   // so that a free thread can take over from a slow one
 
 std::size_t ceil_div(std::size_t a, std::size_t b) { return (a + b - 1) / b; }
 
@@ -56,32 +56,33 @@ void affine_forward(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a
     const bool small = static_cast<double>(k) * static_cast<double>(n) * sizeof(T) <= read_in_place;
     const bool pack = b.column != 1 || (!small && cut.rows > 2 * kernels.tile_rows);
     Scratch<T> workspace(static_cast<std::size_t>(threads) * kernels.product_workspace);
-    parallel_for_slots(cut.row_blocks * cut.column_blocks, 1, threads, [&](std::size_t begin, std::size_t end, int slot) {
-        for (std::size_t t = begin; t < end; ++t) {
-            const std::size_t row = t % cut.row_blocks * cut.rows, column = t / cut.row_blocks * cut.columns;
-            ProductBlock<T> block;
-            block.rows = std::min(cut.rows, m - row);
-            block.columns = std::min(cut.columns, n - column);
-            block.depth = k;
-            block.a = a.data + static_cast<std::ptrdiff_t>(row) * a.row;
-            block.a_row = a.row;
-            block.a_column = a.column;
-            block.b = b.data + static_cast<std::ptrdiff_t>(column) * b.column;
-            block.b_row = b.row;
-            block.b_column = b.column;
-            block.pack = pack;
-            block.c = c + static_cast<std::ptrdiff_t>(row) * c_row + column;
-            block.c_row = c_row;
-            block.bias = bias == nullptr ? nullptr : bias + column;
-            block.workspace = workspace.get() + static_cast<std::size_t>(slot) * kernels.product_workspace;
-            kernels.product(block);
-            if (activation)
-                for (std::size_t i = 0; i < block.rows; ++i) {
-                    T *y = block.c + static_cast<std::ptrdiff_t>(i) * c_row;
-                    kernels.forward[*activation](y, y, block.columns);
-                }
-        }
-    });
+    parallel_for_slots(
+        cut.row_blocks * cut.column_blocks, 1, threads, [&](std::size_t begin, std::size_t end, int slot) {
+            for (std::size_t t = begin; t < end; ++t) {
+                const std::size_t row = t % cut.row_blocks * cut.rows, column = t / cut.row_blocks * cut.columns;
+                ProductBlock<T> block;
+                block.rows = std::min(cut.rows, m - row);
+                block.columns = std::min(cut.columns, n - column);
+                block.depth = k;
+                block.a = a.data + static_cast<std::ptrdiff_t>(row) * a.row;
+                block.a_row = a.row;
+                block.a_column = a.column;
+                block.b = b.data + static_cast<std::ptrdiff_t>(column) * b.column;
+                block.b_row = b.row;
+                block.b_column = b.column;
+                block.pack = pack;
+                block.c = c + static_cast<std::ptrdiff_t>(row) * c_row + column;
+                block.c_row = c_row;
+                block.bias = bias == nullptr ? nullptr : bias + column;
+                block.workspace = workspace.get() + static_cast<std::size_t>(slot) * kernels.product_workspace;
+                kernels.product(block);
+                if (activation)
+                    for (std::size_t i = 0; i < block.rows; ++i) {
+                        T *y = block.c + static_cast<std::ptrdiff_t>(i) * c_row;
+                        kernels.forward[*activation](y, y, block.columns);
+                    }
+            }
+        });
 }
 
 template <class T>
@@ -100,7 +101,8 @@ void affine_backward(std::size_t m, std::size_t n, std::size_t k, const T *dy, M
     affine_forward<T>(k, n, m, x.transposed(), z, nullptr, {}, dw, static_cast<std::ptrdiff_t>(n));
     if (dx != nullptr) affine_forward<T>(m, k, n, z, w.transposed(), nullptr, {}, dx, static_cast<std::ptrdiff_t>(k));
     const std::size_t panel = kernels.panel_columns;
-    parallel_for(ceil_div(n, panel), std::max<std::size_t>(1, elementwise_grain / (panel * std::max<std::size_t>(m, 1))),
+    parallel_for(ceil_div(n, panel),
+                 std::max<std::size_t>(1, elementwise_grain / (panel * std::max<std::size_t>(m, 1))),
                  [&](std::size_t begin, std::size_t end) {
                      const std::size_t column = begin * panel, columns = std::min(n, end * panel) - column;
                      kernels.column_sums(dz + column, static_cast<std::ptrdiff_t>(n), m, columns, db + column);

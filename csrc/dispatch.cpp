@@ -51,7 +51,8 @@ void use_isa(const std::string &name, const char *argument) {
         bool supported = set.supported();
         if (name == set.kernels->name) {
             if (!supported)
-                throw std::invalid_argument(std::string(argument) + " is '" + name + "', which this CPU does not support");
+                throw std::invalid_argument(std::string(argument) + " is '" + name +
+                                            "', which this CPU does not support");
             active.store(set.kernels, std::memory_order_relaxed);
             return;
         }

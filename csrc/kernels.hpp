@@ -45,8 +45,8 @@ template <class T> struct Kernels {
     void (*fill[distribution_count])(T *out, std::uint64_t key, std::uint64_t start, std::size_t n, T first, T second);
 
     // affine
-    std::size_t tile_rows, panel_columns;      // of the micro-tile
-    std::size_t block_rows, block_columns;     // the most of one block
+    std::size_t tile_rows, panel_columns;  // of the micro-tile
+    std::size_t block_rows, block_columns; // the most of one block
     std::size_t product_workspace;
     void (*product)(const ProductBlock<T> &block);
     void (*column_sums)(const T *x, std::ptrdiff_t x_row, std::size_t rows, std::size_t columns, T *sums);

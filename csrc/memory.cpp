@@ -44,7 +44,8 @@ thread_local Cache cache;
 void *take_scratch(std::size_t bytes) {
     Header **best = nullptr;
     for (Header *&block : cache.blocks)
-        if (block != nullptr && block->bytes >= bytes && (best == nullptr || block->bytes < (*best)->bytes)) best = &block;
+        if (block != nullptr && block->bytes >= bytes && (best == nullptr || block->bytes < (*best)->bytes))
+            best = &block;
     Header *block;
     if (best != nullptr) {
         block = *best;

@@ -33,8 +33,8 @@ inline void relax() noexcept {
 #endif
 }
 
-constexpr int chunks_per_thread = 4;   // enough for a free thread to take over from a slow one
-constexpr int worker_spins = 2000;     // some 20 to 60 microseconds awake for the next job, then sleep
+constexpr int chunks_per_thread = 4; // enough for a free thread to take over from a slow one
+constexpr int worker_spins = 2000;   // some 20 to 60 microseconds awake for the next job, then sleep
 constexpr int caller_spins = 20000;
 
 // One 64-bit word, the ticket, holds how many workers may help (high half) and how many chunks nobody has taken yet (low
@@ -60,8 +60,7 @@ class Pool {
             else
                 wake_.notify_all(); // one alone might be a worker beyond this job's number of threads
         }
-        while (take_chunk(0)) {
-        }
+        while (take_chunk(0)) {}
         for (int i = 0; pending_.load(std::memory_order_acquire) != 0; ++i) {
             if (i < caller_spins) {
                 relax();
@@ -109,8 +108,7 @@ class Pool {
 
     void serve(int slot) {
         for (;;) {
-            while (take_chunk(slot)) {
-            }
+            while (take_chunk(slot)) {}
             for (int i = 0; i < worker_spins && !has_work(ticket_.load(std::memory_order_relaxed), slot); ++i) relax();
             if (!has_work(ticket_.load(std::memory_order_relaxed), slot)) {
                 std::unique_lock<std::mutex> lock(mutex_);
@@ -174,8 +172,8 @@ int default_thread_count() {
         char *end = nullptr;
         long n = std::strtol(text, &end, 10);
         if (*end != '\0' || n < 1 || n > max_threads)
-            throw std::invalid_argument("PYNN_NUM_THREADS is '" + std::string(text) + "'; expected a whole number from 1 to " +
-                                        std::to_string(max_threads));
+            throw std::invalid_argument("PYNN_NUM_THREADS is '" + std::string(text) +
+                                        "'; expected a whole number from 1 to " + std::to_string(max_threads));
         return static_cast<int>(n);
     }
     return std::min(max_threads, cpus_in_quota(cpus_allowed()));

@@ -88,8 +88,7 @@ struct Backward {
 
 struct Fma {
     static constexpr int inputs = 3;
-    template <class From, class T>
-    static void loop(char **operands, const npy_intp *n, const npy_intp *steps, void *) {
+    template <class From, class T> static void loop(char **operands, const npy_intp *n, const npy_intp *steps, void *) {
         auto kernel = active_kernels_of<T>().fused_multiply_add;
         elementwise<3, From, T>(operands, n[0], steps, [kernel](const T *const *x, T *y, std::size_t count) {
             kernel(x[0], x[1], x[2], y, count);
@@ -104,31 +103,32 @@ void rowwise(char **operands, const npy_intp *dimensions, const npy_intp *steps,
     const npy_intp *row_steps = steps, *steps_in_row = steps + Inputs + 1;
     if (rows == 0 || length == 0) return;
     bool contiguous = std::is_same_v<From, T>;
-    for (std::size_t j = 0; j <= Inputs; ++j)
-        contiguous = contiguous && (steps_in_row[j] == sizeof(T) || length == 1);
+    for (std::size_t j = 0; j <= Inputs; ++j) contiguous = contiguous && (steps_in_row[j] == sizeof(T) || length == 1);
     const std::size_t buffer = static_cast<std::size_t>(length) * (Inputs + 1);
     try {
         const int threads = thread_count();
         Scratch<T> scratch(contiguous ? 0 : buffer * static_cast<std::size_t>(threads));
         const std::size_t grain = std::max<std::size_t>(1, elementwise_grain / 4 / static_cast<std::size_t>(length));
-        parallel_for_slots(static_cast<std::size_t>(rows), grain, threads, [&](std::size_t begin, std::size_t end, int slot) {
-            for (npy_intp row = static_cast<npy_intp>(begin); row < static_cast<npy_intp>(end); ++row) {
-                const T *inputs[Inputs];
-                char *output = operands[Inputs] + row * row_steps[Inputs];
-                T *own = contiguous ? nullptr : scratch.get() + buffer * static_cast<std::size_t>(slot);
-                for (std::size_t j = 0; j < Inputs; ++j) {
-                    const char *input = operands[j] + row * row_steps[j];
-                    inputs[j] = reinterpret_cast<const T *>(input);
-                    if (contiguous) continue;
-                    T *gathered = own + j * static_cast<std::size_t>(length);
-                    gather<T, From>(input, steps_in_row[j], length, gathered);
-                    inputs[j] = gathered;
+        parallel_for_slots(
+            static_cast<std::size_t>(rows), grain, threads, [&](std::size_t begin, std::size_t end, int slot) {
+                for (npy_intp row = static_cast<npy_intp>(begin); row < static_cast<npy_intp>(end); ++row) {
+                    const T *inputs[Inputs];
+                    char *output = operands[Inputs] + row * row_steps[Inputs];
+                    T *own = contiguous ? nullptr : scratch.get() + buffer * static_cast<std::size_t>(slot);
+                    for (std::size_t j = 0; j < Inputs; ++j) {
+                        const char *input = operands[j] + row * row_steps[j];
+                        inputs[j] = reinterpret_cast<const T *>(input);
+                        if (contiguous) continue;
+                        T *gathered = own + j * static_cast<std::size_t>(length);
+                        gather<T, From>(input, steps_in_row[j], length, gathered);
+                        inputs[j] = gathered;
+                    }
+                    T *result =
+                        contiguous ? reinterpret_cast<T *>(output) : own + Inputs * static_cast<std::size_t>(length);
+                    call(inputs, result, static_cast<std::size_t>(length));
+                    if (!contiguous) scatter(result, length, output, steps_in_row[Inputs]);
                 }
-                T *result = contiguous ? reinterpret_cast<T *>(output) : own + Inputs * static_cast<std::size_t>(length);
-                call(inputs, result, static_cast<std::size_t>(length));
-                if (!contiguous) scatter(result, length, output, steps_in_row[Inputs]);
-            }
-        });
+            });
     } catch (const std::bad_alloc &) {
         PyGILState_STATE state = PyGILState_Ensure();
         PyErr_NoMemory();
@@ -138,8 +138,7 @@ void rowwise(char **operands, const npy_intp *dimensions, const npy_intp *steps,
 
 struct Softmax {
     static constexpr int inputs = 1;
-    template <class From, class T>
-    static void loop(char **operands, const npy_intp *n, const npy_intp *steps, void *) {
+    template <class From, class T> static void loop(char **operands, const npy_intp *n, const npy_intp *steps, void *) {
         auto kernel = active_kernels_of<T>().softmax;
         rowwise<1, From, T>(operands, n, steps,
                             [kernel](const T *const *x, T *y, std::size_t length) { kernel(x[0], y, length); });
@@ -148,8 +147,7 @@ struct Softmax {
 
 struct SoftmaxBackward {
     static constexpr int inputs = 2;
-    template <class From, class T>
-    static void loop(char **operands, const npy_intp *n, const npy_intp *steps, void *) {
+    template <class From, class T> static void loop(char **operands, const npy_intp *n, const npy_intp *steps, void *) {
         auto kernel = active_kernels_of<T>().softmax_backward;
         rowwise<2, From, T>(operands, n, steps,
                             [kernel](const T *const *x, T *dx, std::size_t length) { kernel(x[0], x[1], dx, length); });
@@ -169,7 +167,7 @@ template <class Family> struct Loops {
         Family::template loop<float, float>,       Family::template loop<double, double>,
     };
     static constexpr auto make_types() {
-        std::array<char, loop_count * (Family::inputs + 1)> all{};
+        std::array<char, loop_count *(Family::inputs + 1)> all{};
         std::size_t at = 0;
         for (char from : from_types) {
             for (int j = 0; j < Family::inputs; ++j) all[at++] = from;
@@ -189,9 +187,9 @@ void add_ufunc(py::module_ &module, const std::string &name, const std::string &
     void **data = new void *[loop_count];
     std::fill(data, data + loop_count, reinterpret_cast<void *>(index));
     const char *kept = keep(name);
-    module.attr(kept) = owned(PyUFunc_FromFuncAndDataAndSignature(
-        Loops<Family>::functions, data, Loops<Family>::types.data(), loop_count, Family::inputs, 1, PyUFunc_None, kept,
-        keep(documentation), 0, signature));
+    module.attr(kept) = owned(
+        PyUFunc_FromFuncAndDataAndSignature(Loops<Family>::functions, data, Loops<Family>::types.data(), loop_count,
+                                            Family::inputs, 1, PyUFunc_None, kept, keep(documentation), 0, signature));
 }
 
 struct Row {
@@ -201,7 +199,8 @@ struct Row {
 constexpr Row rows[] = {PYNN_ACTIVATIONS(PYNN_ROW)};
 #undef PYNN_ROW
 
-const char *const types_note = R"(float32 and float64 are computed as they are, float16 as float32, integers and bool as float64.
+const char *const types_note =
+    R"(float32 and float64 are computed as they are, float16 as float32, integers and bool as float64.
 )";
 
 std::string forward_documentation(const Row &row) {
@@ -210,7 +209,8 @@ std::string forward_documentation(const Row &row) {
 Parameters
 ----------
 x : array_like
-    Any shape. )" + types_note + R"(out, where, dtype, ... : optional
+    Any shape. )" +
+           types_note + R"(out, where, dtype, ... : optional
     As for every NumPy ufunc.
 
 Returns
@@ -226,7 +226,8 @@ TypeError
 
 Notes
 -----
-)" + row.limits + " NaN gives NaN. Source: " + row.source + "\n";
+)" + row.limits +
+           " NaN gives NaN. Source: " + row.source + "\n";
 }
 
 std::string backward_documentation(const Row &row) {
@@ -238,10 +239,12 @@ Parameters
 ----------
 dy : array_like
     Gradient with respect to the output.
-)" + row.saves + R"( : array_like
+)" + row.saves +
+           R"( : array_like
     What the forward pass saves: )" +
            (output ? "the output" : "the input") + " of `" + row.name + R"(`. Broadcasts against `dy`.
-    )" + types_note + R"(out, where, dtype, ... : optional
+    )" + types_note +
+           R"(out, where, dtype, ... : optional
     As for every NumPy ufunc.
 
 Returns

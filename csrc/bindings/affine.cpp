@@ -91,14 +91,16 @@ Sizes sizes_of(const Operand &x, const Operand &w) {
 }
 
 bool has_shape(const Operand &operand, int dimensions, const npy_intp *shape) {
-    return PyArray_NDIM(of(operand)) == dimensions && PyArray_CompareLists(PyArray_DIMS(of(operand)), shape, dimensions);
+    return PyArray_NDIM(of(operand)) == dimensions &&
+           PyArray_CompareLists(PyArray_DIMS(of(operand)), shape, dimensions);
 }
 
 std::optional<std::size_t> activation_index(py::handle name) {
     if (name.is_none()) return {};
     std::string known;
     for (std::size_t i = 0; i < activation_count; ++i) {
-        if (PyUnicode_Check(name.ptr()) && PyUnicode_CompareWithASCIIString(name.ptr(), activation_names[i]) == 0) return i;
+        if (PyUnicode_Check(name.ptr()) && PyUnicode_CompareWithASCIIString(name.ptr(), activation_names[i]) == 0)
+            return i;
         known += std::string(", '") + activation_names[i] + "'";
     }
     const std::string message = "activation is " + text_of(py::repr(name)) + "; expected None" + known;
@@ -208,8 +210,9 @@ py::tuple backward(py::object dy_argument, py::object x_argument, py::object w_a
     Operand dy = take("dy", dy_argument), x = take("x", x_argument), w = take("w", w_argument);
     const std::optional<std::size_t> activation = activation_index(activation_name);
     if (activation && activation_saves[*activation] != 'y')
-        throw py::value_error(std::string("activation is '") + activation_names[*activation] +
-                              "', whose slope does not follow from its output; expected it to be applied apart from affine");
+        throw py::value_error(
+            std::string("activation is '") + activation_names[*activation] +
+            "', whose slope does not follow from its output; expected it to be applied apart from affine");
     if (activation && y_argument.is_none())
         throw py::value_error(std::string("y is None; expected the output of affine, for the slope of activation '") +
                               activation_names[*activation] + "'");
@@ -224,8 +227,10 @@ py::tuple backward(py::object dy_argument, py::object x_argument, py::object w_a
     convert_to(w, type);
     if (activation) convert_to(y, type, NPY_ARRAY_C_CONTIGUOUS);
 
-    py::object dx = need_dx ? owned(PyArray_SimpleNew(sizes.dimensions, PyArray_DIMS(of(x)), type)) : py::object(py::none());
-    py::object dw = owned(PyArray_SimpleNew(2, PyArray_DIMS(of(w)), type)), db = owned(PyArray_SimpleNew(1, const_cast<npy_intp *>(&sizes.n), type));
+    py::object dx =
+        need_dx ? owned(PyArray_SimpleNew(sizes.dimensions, PyArray_DIMS(of(x)), type)) : py::object(py::none());
+    py::object dw = owned(PyArray_SimpleNew(2, PyArray_DIMS(of(w)), type)),
+               db = owned(PyArray_SimpleNew(1, const_cast<npy_intp *>(&sizes.n), type));
     auto compute = [&]<class T>(T) {
         MatrixView<T> x_view = matrix_view<T>(x, sizes.m, sizes.k), w_view = matrix_view<T>(w, sizes.k, sizes.n);
         auto data = [](py::handle array) { return static_cast<T *>(PyArray_DATA(as_array(array))); };
@@ -235,7 +240,8 @@ py::tuple backward(py::object dy_argument, py::object x_argument, py::object w_a
         T *dw_data = data(dw), *db_data = data(db);
         WithoutGil unlocked;
         affine_backward<T>(static_cast<std::size_t>(sizes.m), static_cast<std::size_t>(sizes.n),
-                           static_cast<std::size_t>(sizes.k), dy_data, x_view, w_view, saved, activation, dx_data, dw_data, db_data);
+                           static_cast<std::size_t>(sizes.k), dy_data, x_view, w_view, saved, activation, dx_data,
+                           dw_data, db_data);
     };
     if (type == NPY_FLOAT)
         compute(float());

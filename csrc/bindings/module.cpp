@@ -41,7 +41,8 @@ Raises
 ValueError
     If `n` is out of range.
 )");
-    module.def("get_num_threads", &thread_count, R"(Return how many threads pynn's kernels use, the calling one included.
+    module.def("get_num_threads", &thread_count,
+               R"(Return how many threads pynn's kernels use, the calling one included.
 
 Returns
 -------
@@ -101,9 +102,7 @@ PYBIND11_MODULE(_core, module) {
     try {
         pynn::set_thread_count(pynn::default_thread_count());
         pynn::choose_isa();
-    } catch (const std::invalid_argument &error) {
-        throw pybind11::import_error(error.what());
-    }
+    } catch (const std::invalid_argument &error) { throw pybind11::import_error(error.what()); }
     module.doc() = "pynn's compiled core; use it through the package pynn.";
     pynn::bind_runtime(module);
     pynn::bind_activations(module);

@@ -10,9 +10,11 @@ namespace {
 template <class T> constexpr std::size_t panel_columns = Tile<T>::vectors * width<T>;
 // A chunk of a block's rows of a (512 KiB), of its columns of b (256 KiB) and c share the second-level cache.
 template <class T>
-constexpr std::size_t block_rows = (std::size_t(512) << 10) / (affine_chunk * sizeof(T)) / Tile<T>::rows * Tile<T>::rows;
+constexpr std::size_t block_rows =
+    (std::size_t(512) << 10) / (affine_chunk * sizeof(T)) / Tile<T>::rows * Tile<T>::rows;
 template <class T>
-constexpr std::size_t block_columns = (std::size_t(256) << 10) / (affine_chunk * sizeof(T)) / panel_columns<T> * panel_columns<T>;
+constexpr std::size_t block_columns =
+    (std::size_t(256) << 10) / (affine_chunk * sizeof(T)) / panel_columns<T> * panel_columns<T>;
 
 // The columns that a panel of so many takes when packed.
 template <class T> constexpr std::size_t panel_padded(std::size_t columns) {
@@ -165,7 +167,8 @@ void pack_by_column(const T *b, std::ptrdiff_t b_column, std::size_t depth, std:
         }
         for (; k < depth; ++k)
             for (std::size_t i = 0; i < width<T>; ++i)
-                to[k * padded + i] = i < present ? b[static_cast<std::ptrdiff_t>(i) * b_column + static_cast<std::ptrdiff_t>(k)] : T(0);
+                to[k * padded + i] =
+                    i < present ? b[static_cast<std::ptrdiff_t>(i) * b_column + static_cast<std::ptrdiff_t>(k)] : T(0);
     }
 }
 
@@ -187,7 +190,8 @@ void pack_transposed(const T *a, std::ptrdiff_t a_column, std::size_t depth, std
         for_row_tiles<T>(rows, [&](std::size_t row, std::size_t height) __attribute__((always_inline)) {
             T *to = packed + row * depth + k * height;
             const T *from = a + row;
-            if (row + Tile<T>::rows + width<T> <= rows && k + 1 < depth) { // what is copied too much is overwritten later
+            if (row + Tile<T>::rows + width<T> <= rows &&
+                k + 1 < depth) { // what is copied too much is overwritten later
                 for (std::size_t i = 0; i < height; i += width<T>) store(to + i, load<vec<T>>(from + i));
             } else {
                 for (std::size_t i = 0; i < height; ++i) to[i] = from[i];
@@ -197,9 +201,9 @@ void pack_transposed(const T *a, std::ptrdiff_t a_column, std::size_t depth, std
 
 // Rows of a with unit column stride, copied so that they do not all fall into the same sets of the first-level cache.
 template <class T> constexpr std::size_t spread_row = affine_chunk + cache_line / sizeof(T);
-template <class T>
-void pack_spread(const T *a, std::ptrdiff_t a_row, std::size_t depth, std::size_t rows, T *packed) {
-    for (std::size_t i = 0; i < rows; ++i, a += a_row, packed += spread_row<T>) __builtin_memcpy(packed, a, depth * sizeof(T));
+template <class T> void pack_spread(const T *a, std::ptrdiff_t a_row, std::size_t depth, std::size_t rows, T *packed) {
+    for (std::size_t i = 0; i < rows; ++i, a += a_row, packed += spread_row<T>)
+        __builtin_memcpy(packed, a, depth * sizeof(T));
 }
 
 template <class T> void product_block(const ProductBlock<T> &block) {
@@ -256,8 +260,7 @@ template <class T> void product_block(const ProductBlock<T> &block) {
 }
 
 // The bias gradient: the same rule with ones in place of x, for up to panel_columns columns.
-template <class T>
-void column_sums(const T *x, std::ptrdiff_t x_row, std::size_t rows, std::size_t columns, T *sums) {
+template <class T> void column_sums(const T *x, std::ptrdiff_t x_row, std::size_t rows, std::size_t columns, T *sums) {
     using V = vec<T>;
     for (std::size_t j = 0; j < columns; j += width<T>) {
         const std::size_t lanes = columns - j < width<T> ? columns - j : width<T>;

@@ -25,7 +25,9 @@ class StandardEnvironment {
         __asm__ volatile("mrs %0, fpcr\n\tmrs %1, fpsr" : "=r"(control_), "=r"(status_));
         __asm__ volatile("msr fpcr, %0" : : "r"(std::uint64_t(0)) : "memory");
     }
-    ~StandardEnvironment() { __asm__ volatile("msr fpcr, %0\n\tmsr fpsr, %1" : : "r"(control_), "r"(status_) : "memory"); }
+    ~StandardEnvironment() {
+        __asm__ volatile("msr fpcr, %0\n\tmsr fpsr, %1" : : "r"(control_), "r"(status_) : "memory");
+    }
 
   private:
     std::uint64_t control_, status_;

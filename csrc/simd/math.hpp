@@ -12,8 +12,8 @@ template <> struct ExpConstants<float> {
     static constexpr float least = -104.0f, least_exponent = -60.0f;
     static constexpr int mantissa = 23, bias = 127;
     // (e^r - 1 - r) / r^2 on |r| <= ln(2) / 2, minimax, 2^-29
-    static constexpr float tail[] = {0x1.0000000000000p-1f,  0x1.5555560000000p-3f,  0x1.5554e80000000p-5f,
-                                     0x1.1110aa0000000p-7f,  0x1.6d444c0000000p-10f, 0x1.a17f980000000p-13f};
+    static constexpr float tail[] = {0x1.0000000000000p-1f, 0x1.5555560000000p-3f,  0x1.5554e80000000p-5f,
+                                     0x1.1110aa0000000p-7f, 0x1.6d444c0000000p-10f, 0x1.a17f980000000p-13f};
 };
 template <> struct ExpConstants<double> {
     static constexpr double log2_e = 0x1.71547652b82fep+0, round = 0x1.8p+52;

@@ -33,8 +33,8 @@ PYNN_INLINE vec<double> round_sum_to_odd(vec<double> p, vec<double> c) {
     vec<double> t = s - p;
     vec<double> error = (p - (s - t)) + (c - t);
     ints<vec<double>> inexact = (error < 0.0) | (error > 0.0);
-    ints<vec<double>> even = (bits(s) & 1) - 1;                    // all ones where the last bit is 0
-    ints<vec<double>> away = (error > 0.0) == (s > 0.0);           // all ones: grow the magnitude
+    ints<vec<double>> even = (bits(s) & 1) - 1;          // all ones where the last bit is 0
+    ints<vec<double>> away = (error > 0.0) == (s > 0.0); // all ones: grow the magnitude
     ints<vec<double>> step = select(away, ints<vec<double>>{} + 1, ints<vec<double>>{} - 1);
     return as<vec<double>>(bits(s) + (step & inexact & even));
 }
@@ -45,8 +45,8 @@ static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the words below are in
 PYNN_INLINE bool risky(vec<double> s) {
     using Words = vec<std::int32_t>;
     const Words words = (Words)s & Words{0x1fffffff, 0x7fffffff, 0x1fffffff, 0x7fffffff};
-    const Words found = (words > Words{0x0fffffff, 0, 0x0fffffff, 0}) &
-                        (words < Words{0x10000001, 0x38100000, 0x10000001, 0x38100000});
+    const Words found =
+        (words > Words{0x0fffffff, 0, 0x0fffffff, 0}) & (words < Words{0x10000001, 0x38100000, 0x10000001, 0x38100000});
 #if defined(__SSE2__)
     return __builtin_ia32_pmovmskb128((vector_type<char>::type)found) != 0;
 #else
@@ -135,7 +135,8 @@ inline double fma_integer(double a, double b, double c) {
     if (mantissa >> 53 != 0) mantissa >>= 1, ++last;
     std::uint64_t result = mantissa;
     if (mantissa >> 52 != 0)
-        result = last > 971 ? 0x7ffull << 52 : (static_cast<std::uint64_t>(last + 1075) << 52) + (mantissa - (1ull << 52));
+        result =
+            last > 971 ? 0x7ffull << 52 : (static_cast<std::uint64_t>(last + 1075) << 52) + (mantissa - (1ull << 52));
     result |= static_cast<std::uint64_t>(negative) << 63;
     double value;
     __builtin_memcpy(&value, &result, sizeof value);
