@@ -67,7 +67,7 @@ struct sigmoid {
         Parts<V> y = quotient(numerator, denominator);
         return (y.high + y.low) * select(negative, e.rest, 1 - V{});
     }
-    template <class V> static PYNN_INLINE V backward(V dy, V y) { return dy * (y * (1 - y)); }
+    template <class V> static PYNN_INLINE V backward(V dy, V y) { return dy * fma(-y, y, y); }
 };
 
 struct tanh {

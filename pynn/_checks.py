@@ -92,6 +92,8 @@ def writable(name: str, value: Any) -> npt.NDArray[Any]:
         elif hasattr(value, "__dlpack__"):
             if getattr(value, "requires_grad", False):  # a parameter of PyTorch: take its data
                 value = value.detach()
+            if any(getattr(value, bit, bool)() for bit in ("is_neg", "is_conj")):
+                raise TypeError("a view that changes signs, which DLPack does not tell")
             array = np.from_dlpack(value)
         else:
             array = np.asarray(memoryview(value))

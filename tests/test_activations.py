@@ -139,6 +139,21 @@ def test_special_values(name, dtype, isa):
     assert ulp_errors(dx[~nan], true[~nan]).max() <= BOUND
 
 
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_backward_just_below_a_power_of_two(name, dtype, record_ulp):
+    """Where a unit in the last place is smallest beside the result, so that each rounding shows most."""
+    activation, formula = pynn.ACTIVATIONS[name], reference.ACTIVATIONS[name]
+    x = np.linspace(-6, 6, 200_001).astype(dtype)
+    saved = saved_by(activation, x)
+    slope = wide_call(formula.backward, np.ones_like(saved), saved)
+    saved, slope = saved[slope != 0], slope[slope != 0]
+    for part in range(1, 9):
+        dy = ((2 - part * np.finfo(dtype).eps) / slope).astype(dtype)
+        error = ulp_errors(activation.backward(dy, saved), wide_call(formula.backward, dy, saved))
+        record_ulp(f"{name} backward {np.dtype(dtype)}", error.max())
+        assert error.max() <= BOUND, f"saved {saved[error.argmax()]!r}, dy {dy[error.argmax()]!r}"
+
+
 def test_relu_backward_stops_everything_but_nan(dtype, isa):
     """Where the unit is off the gradient is 0, also that of an infinite dy."""
     dy = np.array([1, -np.inf, np.inf, np.nan, 2, np.inf], dtype)

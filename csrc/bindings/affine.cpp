@@ -20,11 +20,13 @@ PyArrayObject *of(const Operand &operand) { return as_array(operand.array); }
 Operand take(const char *name, py::handle object) {
     if (PyArray_Check(object.ptr())) return {name, py::reinterpret_borrow<py::object>(object)};
     PyObject *array = PyArray_FROM_O(object.ptr());
-    if (array == nullptr && PyErr_ExceptionMatches(PyExc_MemoryError)) throw py::error_already_set();
     if (array == nullptr) {
-        PyErr_Clear();
-        throw py::type_error(std::string(name) + " is a " + Py_TYPE(object.ptr())->tp_name +
-                             " that makes no array; expected an array of numbers");
+        if (PyErr_ExceptionMatches(PyExc_MemoryError) || !PyErr_ExceptionMatches(PyExc_Exception))
+            throw py::error_already_set();
+        const std::string message = std::string(name) + " is a " + Py_TYPE(object.ptr())->tp_name +
+                                    " that makes no array; expected an array of numbers";
+        py::raise_from(PyExc_TypeError, message.c_str());
+        throw py::error_already_set();
     }
     return {name, owned(array)};
 }
