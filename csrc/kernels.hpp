@@ -14,8 +14,6 @@ namespace pynn {
 inline constexpr std::size_t affine_chunk = 256;   // length of an fma chain over k
 inline constexpr std::size_t partial_results = 16; // interleaved partial results of a row reduction
 
-inline constexpr std::size_t cache_line = 64;
-
 // c[i, j] = sum over k of a[i, k] * b[k, j] + bias[j] on one block of rows and columns. Strides are in elements; of a's
 // one is 1, and of b's too.
 template <class T> struct ProductBlock {

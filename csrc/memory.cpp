@@ -12,7 +12,7 @@ namespace pynn::detail {
 namespace {
 
 constexpr std::size_t huge_page = std::size_t(2) << 20;
-constexpr std::size_t most_kept = std::size_t(64) << 20; // a larger block goes back at once
+constexpr std::size_t most_kept = std::size_t(64) << 20; // bytes of a thread's blocks together; what is more goes back
 constexpr int blocks_kept = 4;
 
 struct alignas(cache_line) Header {
@@ -59,22 +59,18 @@ void *take_scratch(std::size_t bytes) {
 void give_back_scratch(void *memory) noexcept {
     if (memory == nullptr) return;
     Header *block = static_cast<Header *>(memory) - 1;
-    if (block->bytes <= most_kept) {
-        Header **smallest = &cache.blocks[0];
-        for (Header *&kept : cache.blocks) {
-            if (kept == nullptr) {
-                kept = block;
-                return;
-            }
-            if (kept->bytes < (*smallest)->bytes) smallest = &kept;
-        }
-        if ((*smallest)->bytes < block->bytes) {
-            Header *swapped = *smallest;
-            *smallest = block;
-            block = swapped;
-        }
+    std::size_t kept = block->bytes;
+    Header **place = nullptr;
+    for (Header *&other : cache.blocks) {
+        if (other == nullptr)
+            place = &other;
+        else
+            kept += other->bytes;
     }
-    std::free(block);
+    if (place != nullptr && kept <= most_kept)
+        *place = block;
+    else
+        std::free(block);
 }
 
 } // namespace pynn::detail

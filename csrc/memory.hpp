@@ -5,14 +5,14 @@
 #include <cstddef>
 #include <new>
 
-#include "kernels.hpp"
-
 namespace pynn {
 
 namespace detail {
 void *take_scratch(std::size_t bytes); // throws std::bad_alloc
 void give_back_scratch(void *memory) noexcept;
 } // namespace detail
+
+inline constexpr std::size_t cache_line = 64;
 
 template <class T> class Scratch {
   public:

@@ -363,6 +363,44 @@ def test_sizes_past_2_31_without_memory():
     assert np.isfinite(out).all() and not (out == 9).any()
 
 
+LITTLE_MEMORY = """
+import resource, numpy as np, pynn
+x = np.ones((6_000_000, 2), np.float32)
+pynn.set_num_threads(2)
+pynn.softmax(x[:10], axis=0)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 80 * 2**20,) * 2)  # the result fits, the buffers do not
+try:
+    pynn.softmax(x, axis=0)
+except MemoryError:
+    resource.setrlimit(resource.RLIMIT_AS, (resource.getrlimit(resource.RLIMIT_AS)[1],) * 2)
+    print(pynn.relu(x[:3]).sum())
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs Linux's /proc")
+def test_no_memory_for_buffers(run):
+    """pynn's own buffers, wanted without the GIL: a MemoryError, and the process goes on."""
+    assert run("-c", LITTLE_MEMORY).stdout == "6.0\n"
+
+
+INTERRUPTED = """
+import os, signal, threading, numpy as np
+from pynn import _core
+_core.use_isa("portable")  # slow enough to be interrupted
+out = np.full(2**25, 7.0)
+threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    _core.fill(out, "normal", 1, 0.0, 1.0)
+except KeyboardInterrupt:
+    print(out[0] != 7, out[-1] == 7)
+"""
+
+
+def test_interrupt_ends_a_long_fill(run):
+    assert run("-c", INTERRUPTED).stdout == "True True\n"
+
+
 def need_memory(gigabytes):
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if free < gigabytes * 2**30:

@@ -200,7 +200,7 @@ void pack_transposed(const T *a, std::ptrdiff_t a_column, std::size_t depth, std
 }
 
 // Rows of a with unit column stride, copied so that they do not all fall into the same sets of the first-level cache.
-template <class T> constexpr std::size_t spread_row = affine_chunk + cache_line / sizeof(T);
+template <class T> constexpr std::size_t spread_row = affine_chunk + 64 / sizeof(T); // a cache line more than a chunk
 template <class T> void pack_spread(const T *a, std::ptrdiff_t a_row, std::size_t depth, std::size_t rows, T *packed) {
     for (std::size_t i = 0; i < rows; ++i, a += a_row, packed += spread_row<T>)
         __builtin_memcpy(packed, a, depth * sizeof(T));
@@ -259,7 +259,7 @@ template <class T> void product_block(const ProductBlock<T> &block) {
     } while (start < block.depth);
 }
 
-// The bias gradient: the same rule with ones in place of x, for up to panel_columns columns.
+// The bias gradient: the same rule with ones in place of x.
 template <class T> void column_sums(const T *x, std::ptrdiff_t x_row, std::size_t rows, std::size_t columns, T *sums) {
     using V = vec<T>;
     for (std::size_t j = 0; j < columns; j += width<T>) {
