@@ -10,6 +10,7 @@ import platform
 import re
 import statistics
 import sys
+import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -33,12 +34,28 @@ def machine():
     }
 
 
-def compare(workers, workload, rounds):
+def wait_for_idle():
+    """Wait until nothing uses the processors for 50 ms (Linux)."""
+    while True:
+        before = busy_ticks()
+        time.sleep(0.05)
+        if busy_ticks() - before <= 1:
+            return
+
+
+def busy_ticks():
+    fields = Path("/proc/stat").read_text().split()  # "cpu", user, nice, system, idle, ...
+    return sum(map(int, fields[1:4]))
+
+
+def compare(workers, workload, rounds, idle):
     """Return {contender: seconds per call of each round}."""
     active = {name: worker for name, worker in workers.items() if worker.prepare(workload)}
     times = {name: [] for name in active}
     for _ in range(rounds):
         for name, worker in active.items():
+            if idle:
+                wait_for_idle()
             times[name].append(worker.measure())
     return times
 
@@ -73,6 +90,7 @@ def main():
     )
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--best", action="store_true", help="compare best rounds, not medians")
+    parser.add_argument("--idle", action="store_true", help="measure only while nothing else runs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every round's time")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table")
     args = parser.parse_args()
@@ -84,7 +102,7 @@ def main():
     times = {}
     for i, workload in enumerate(workloads, 1):
         print(f"{i}/{len(workloads)} {workload}", file=sys.stderr)
-        times[workload] = compare(workers, workload, args.rounds)
+        times[workload] = compare(workers, workload, args.rounds, args.idle)
 
     about = machine()
     text = table(times, min if args.best else statistics.median, args.peers)

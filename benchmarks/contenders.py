@@ -335,22 +335,19 @@ def check(contender, name, run):
 
 
 def prepare(contender, name):
-    """The function to be timed, checked, and the number of calls that make a round; None if it sits this one out."""
+    """The function to be timed, checked; None if the contender sits this workload out."""
     expected(name)  # first, since it switches the backend
     if hasattr(contender, "activate"):
         contender.activate()
     run = getattr(contender, WORKLOADS[name].method, lambda **_: None)(**WORKLOADS[name].inputs())
-    if run is None:
-        return None
-    check(contender, name, run)
-    seconds = timeit(run, number=1)
-    if seconds < ROUND:
-        seconds = timeit(run, number=3) / 3
-    return run, max(1, int(ROUND / seconds))
+    if run is not None:
+        check(contender, name, run)
+    return run
 
 
-def measure(run, number):
-    """Seconds per call over a round. Before it, unless calls are long, caches and threads are warmed up."""
-    if number > 1:
-        timeit(run, number=1 + number // 4)
-    return timeit(run, number=number) / number
+def measure(run):
+    """Seconds per call, over a round: more and more calls until they last long enough, so the last are warm."""
+    number = 1
+    while (seconds := timeit(run, number=number)) < ROUND:
+        number = max(2 * number, int(1.2 * number * ROUND / seconds))
+    return seconds / number

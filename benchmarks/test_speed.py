@@ -1,7 +1,7 @@
 """pytest-benchmark's view: one group per workload, one test per contender."""
 
 import time
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import pytest
 
@@ -32,8 +32,8 @@ def worker(name):
 def measurer(contender, workload):
     """Return the function that measures a round, or None."""
     if contender in LOCAL:
-        job = prepare(LOCAL[contender](), workload)
-        return job and (lambda: measure(*job))
+        run = prepare(LOCAL[contender](), workload)
+        return run and partial(measure, run)
     return worker(contender).measure if worker(contender).prepare(workload) else None
 
 

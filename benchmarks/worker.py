@@ -12,17 +12,17 @@ from contenders import CONTENDERS, measure, prepare
 
 def serve(name, pipe):
     """Answer requests: the name of a workload prepares it, None measures one round of it."""
-    contender, job = None, None
+    contender, run = None, None
     while True:
         request = pipe.recv()
         try:
             if request is None:
-                answer = measure(*job)
+                answer = measure(run)
             else:
                 contender = contender or CONTENDERS[name]()
-                job = None  # its memory goes before the next comes
-                job = prepare(contender, request)
-                answer = job is not None
+                run = None  # its memory goes before the next comes
+                run = prepare(contender, request)
+                answer = run is not None
         except Exception as error:
             answer = RuntimeError(f"{name}: {error}")
         pipe.send(answer)

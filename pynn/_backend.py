@@ -30,7 +30,7 @@ def use_backend(name: str) -> None:
     counterparts are in `pynn.reference` under the same names.
     """
     global _name
-    if name not in _MODULES:
+    if not isinstance(name, str) or name not in _MODULES:
         raise ValueError(f"backend must be one of {', '.join(map(repr, _MODULES))}; got {name!r}")
     _name = name
 
@@ -49,4 +49,4 @@ _name = "pynn"
 try:
     use_backend(os.environ.get("PYNN_BACKEND") or "pynn")
 except ValueError as error:
-    raise ValueError(f"environment variable PYNN_BACKEND: {error}") from None
+    raise ImportError(f"environment variable PYNN_BACKEND: {error}") from None

@@ -87,7 +87,9 @@ class Momentum:
         lr, momentum = number("lr", self.lr, least=0), number("momentum", self.momentum, least=0)
         pairs = list(_pairs(params, grads))
         for key, param, _ in pairs:
-            if self.v.setdefault(key, np.zeros_like(param)).shape != param.shape:
+            if key not in self.v:
+                self.v[key] = np.zeros_like(param)
+            elif self.v[key].shape != param.shape:
                 raise ValueError(
                     f"params[{key!r}] had shape {self.v[key].shape} before; got {param.shape}"
                 )

@@ -9,13 +9,11 @@ namespace pynn {
 namespace {
 
 int threads_argument(py::handle n) {
-    long long value = PyBool_Check(n.ptr()) ? -1 : PyLong_AsLongLong(owned(PyNumber_Index(n.ptr())).ptr());
-    if (PyErr_Occurred() != nullptr) {
-        if (!PyErr_ExceptionMatches(PyExc_OverflowError)) throw py::error_already_set();
-        PyErr_Clear();
-        value = -1;
-    }
-    if (value < 1 || value > max_threads)
+    if (!PyIndex_Check(n.ptr()) || PyBool_Check(n.ptr()))
+        throw py::type_error(std::string("n is a ") + Py_TYPE(n.ptr())->tp_name + "; expected a whole number");
+    int overflow = 0;
+    const long long value = PyLong_AsLongLongAndOverflow(owned(PyNumber_Index(n.ptr())).ptr(), &overflow);
+    if (overflow != 0 || value < 1 || value > max_threads)
         throw py::value_error("n is " + text_of(n) + "; expected a number of threads from 1 to " +
                               std::to_string(max_threads));
     return static_cast<int>(value);
@@ -49,7 +47,13 @@ Returns
 int
 )");
     module.def(
-        "use_isa", [](const std::string &name) { use_isa(name, "name"); }, py::arg("name"),
+        "use_isa",
+        [](py::object name) {
+            if (!PyUnicode_Check(name.ptr()))
+                throw py::type_error(std::string("name is a ") + Py_TYPE(name.ptr())->tp_name + "; expected a string");
+            use_isa(name.cast<std::string>(), "name");
+        },
+        py::arg("name"),
         R"(Use the kernels of one instruction set from now on, on every thread.
 
 Results never depend on it; the speed does. The environment variable `PYNN_ISA` chooses at import.
