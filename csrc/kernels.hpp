@@ -47,6 +47,9 @@ template <class T> struct Kernels {
     std::size_t block_rows, block_columns; // the most of one block
     std::size_t product_workspace;
     void (*product)(const ProductBlock<T> &block);
+    // to[j, i] = from[i, j]; up to a vector is written beyond each row of `to`
+    void (*transpose_copy)(const T *from, std::ptrdiff_t from_row, std::size_t rows, std::size_t columns, T *to,
+                           std::ptrdiff_t to_row);
     void (*column_sums)(const T *x, std::ptrdiff_t x_row, std::size_t rows, std::size_t columns, T *sums);
 };
 

@@ -148,27 +148,36 @@ void pack_by_row(const T *b, std::ptrdiff_t b_row, std::size_t depth, std::size_
         }
 }
 
-// The same where b_row is 1: square blocks are transposed in registers.
+// to[j, i] = from[i, j], the rows of `to` filled up with zeros to whole vectors; square blocks are transposed in registers.
 template <class T>
-void pack_by_column(const T *b, std::ptrdiff_t b_column, std::size_t depth, std::size_t columns, T *packed) {
-    for (std::size_t j = 0; j < columns; j += width<T>, b += static_cast<std::ptrdiff_t>(width<T>) * b_column) {
-        const std::size_t panel = j / panel_columns<T> * panel_columns<T>, padded = panel_padded<T>(columns - panel);
-        const std::size_t present = columns - j < width<T> ? columns - j : width<T>;
-        T *to = packed + panel * depth + (j - panel);
-        std::size_t k = 0;
-        for (; k + width<T> <= depth; k += width<T>) {
+void transpose_copy(const T *from, std::ptrdiff_t from_row, std::size_t rows, std::size_t columns, T *to,
+                    std::ptrdiff_t to_row) {
+    for (std::size_t i = 0; i < rows; i += width<T>, from += static_cast<std::ptrdiff_t>(width<T>) * from_row) {
+        const std::size_t present = rows - i < width<T> ? rows - i : width<T>;
+        std::size_t j = 0;
+        T *row = to + i;
+        for (; j + width<T> <= columns; j += width<T>) {
             vec<T> block[width<T>];
 #pragma GCC unroll 16
-            for (std::size_t i = 0; i < width<T>; ++i)
-                block[i] = i < present ? load<vec<T>>(b + static_cast<std::ptrdiff_t>(i) * b_column + k) : vec<T>{};
+            for (std::size_t r = 0; r < width<T>; ++r)
+                block[r] = r < present ? load<vec<T>>(from + static_cast<std::ptrdiff_t>(r) * from_row + j) : vec<T>{};
             transpose(block);
 #pragma GCC unroll 16
-            for (std::size_t i = 0; i < width<T>; ++i) store(to + (k + i) * padded, block[i]);
+            for (std::size_t r = 0; r < width<T>; ++r, row += to_row) store(row, block[r]);
         }
-        for (; k < depth; ++k)
-            for (std::size_t i = 0; i < width<T>; ++i)
-                to[k * padded + i] =
-                    i < present ? b[static_cast<std::ptrdiff_t>(i) * b_column + static_cast<std::ptrdiff_t>(k)] : T(0);
+        for (; j < columns; ++j, row += to_row)
+            for (std::size_t r = 0; r < width<T>; ++r)
+                row[r] = r < present ? from[static_cast<std::ptrdiff_t>(r) * from_row + static_cast<std::ptrdiff_t>(j)] : T(0);
+    }
+}
+
+// The same as pack_by_row where b_row is 1.
+template <class T>
+void pack_by_column(const T *b, std::ptrdiff_t b_column, std::size_t depth, std::size_t columns, T *packed) {
+    for (std::size_t panel = 0; panel < columns; panel += panel_columns<T>) {
+        const std::size_t present = columns - panel < panel_columns<T> ? columns - panel : panel_columns<T>;
+        transpose_copy(b + static_cast<std::ptrdiff_t>(panel) * b_column, b_column, present, depth, packed + panel * depth,
+                       static_cast<std::ptrdiff_t>(panel_padded<T>(present)));
     }
 }
 
@@ -183,35 +192,9 @@ template <class T, class F> PYNN_INLINE void for_row_tiles(std::size_t rows, F f
     }
 }
 
-// Rows of a with unit stride, as tiles of [k][row]: what a tile reads then lies together.
-template <class T>
-void pack_transposed(const T *a, std::ptrdiff_t a_column, std::size_t depth, std::size_t rows, T *packed) {
-    for (std::size_t k = 0; k < depth; ++k, a += a_column)
-        for_row_tiles<T>(rows, [&](std::size_t row, std::size_t height) __attribute__((always_inline)) {
-            T *to = packed + row * depth + k * height;
-            const T *from = a + row;
-            if (row + Tile<T>::rows + width<T> <= rows &&
-                k + 1 < depth) { // what is copied too much is overwritten later
-                for (std::size_t i = 0; i < height; i += width<T>) store(to + i, load<vec<T>>(from + i));
-            } else {
-                for (std::size_t i = 0; i < height; ++i) to[i] = from[i];
-            }
-        });
-}
-
-// Rows of a with unit column stride, copied so that they do not all fall into the same sets of the first-level cache.
-template <class T> constexpr std::size_t spread_row = affine_chunk + 64 / sizeof(T); // a cache line more than a chunk
-template <class T> void pack_spread(const T *a, std::ptrdiff_t a_row, std::size_t depth, std::size_t rows, T *packed) {
-    for (std::size_t i = 0; i < rows; ++i, a += a_row, packed += spread_row<T>)
-        __builtin_memcpy(packed, a, depth * sizeof(T));
-}
-
 template <class T> void product_block(const ProductBlock<T> &block) {
-    const bool transposed = block.a_column != 1, many_panels = block.columns >= 4 * panel_columns<T>;
-    const bool pack_a = transposed && many_panels;
-    const bool spread_a = !transposed && many_panels && block.rows > Tile<T>::rows &&
-                          block.a_row * static_cast<std::ptrdiff_t>(sizeof(T)) % 1024 == 0;
-    T *packed_b = block.workspace, *packed_a = packed_b + affine_chunk * block_columns<T>;
+    const bool transposed = block.a_column != 1;
+    T *packed_b = block.workspace;
     const std::size_t vectors_fit =
         !block.pack && !transposed && block.rows < Tile<T>::rows ? vectors_of_tile<T>(block.rows) : Tile<T>::vectors;
     const std::size_t panel = vectors_fit * width<T>;
@@ -221,8 +204,6 @@ template <class T> void product_block(const ProductBlock<T> &block) {
         const bool last = start + depth == block.depth;
         const T *a = block.a + static_cast<std::ptrdiff_t>(start) * block.a_column;
         const T *b = block.b + static_cast<std::ptrdiff_t>(start) * block.b_row;
-        if (pack_a) pack_transposed(a, block.a_column, depth, block.rows, packed_a);
-        if (spread_a) pack_spread(a, block.a_row, depth, block.rows, packed_a);
         // Where a whole vector would read past the row, and before it too, b is packed as well.
         const bool pack_b = block.pack || block.columns < width<T>;
         if (pack_b && block.b_column == 1) pack_by_row(b, block.b_row, depth, block.columns, packed_b);
@@ -241,16 +222,8 @@ template <class T> void product_block(const ProductBlock<T> &block) {
             work.b_stride = pack_b ? static_cast<std::ptrdiff_t>(panel_padded<T>(columns)) : block.b_row;
             for_row_tiles<T>(block.rows, [&](std::size_t row, std::size_t height) __attribute__((always_inline)) {
                 const std::ptrdiff_t i = static_cast<std::ptrdiff_t>(row);
-                if (pack_a) {
-                    work.a = packed_a + row * depth;
-                    work.a_stride = static_cast<std::ptrdiff_t>(height);
-                } else if (spread_a) {
-                    work.a = packed_a + row * spread_row<T>;
-                    work.a_stride = spread_row<T>;
-                } else {
-                    work.a = a + i * block.a_row;
-                    work.a_stride = transposed ? block.a_column : block.a_row;
-                }
+                work.a = a + i * block.a_row;
+                work.a_stride = transposed ? block.a_column : block.a_row;
                 work.c = block.c + i * block.c_row + column;
                 tiles<T>.of[height - 1][vectors - 1][transposed](work);
             });

@@ -27,8 +27,9 @@ constexpr Kernels<T> kernels = {
     panel_columns<T>,
     block_rows<T>,
     block_columns<T>,
-    affine_chunk * block_columns<T> + spread_row<T> * block_rows<T>,
+    affine_chunk * block_columns<T>,
     product_block<T>,
+    transpose_copy<T>,
     column_sums<T>,
 };
 #undef PYNN_FORWARD
