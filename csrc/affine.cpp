@@ -42,10 +42,10 @@ template <class T> Cut cut_output(std::size_t m, std::size_t n, const Kernels<T>
 }
 
 // Rows that the micro-tile reads side by side must not all fall into the same sets of the first-level cache.
-constexpr std::size_t spread = 64;               // bytes between the end of a copied row and the next one
-constexpr std::size_t bad_row_stride = 1024;     // bytes; rows this far apart, or a multiple, share sets
-constexpr std::size_t panels_worth_a_copy = 8;   // how often a row is read again, for a copy to pay
-constexpr double most_copied = 64 << 20;         // bytes
+constexpr std::size_t spread = 64;             // bytes between the end of a copied row and the next one
+constexpr std::size_t bad_row_stride = 1024;   // bytes; rows this far apart, or a multiple, share sets
+constexpr std::size_t panels_worth_a_copy = 8; // how often a row is read again, for a copy to pay
+constexpr double most_copied = 64 << 20;       // bytes
 
 // The transpose of what a shows, in `storage`: rows of unit column stride.
 template <class T>
@@ -54,7 +54,8 @@ MatrixView<T> transposed_copy(MatrixView<T> a, std::size_t m, std::size_t k, std
     constexpr std::size_t unit = 64; // rows copied at a time
     parallel_for_slots(ceil_div(m, unit), 1, threads, [&](std::size_t begin, std::size_t end, int) {
         const std::size_t first = begin * unit, rows = std::min(m, end * unit) - first;
-        kernels.transpose_copy(a.data + first, a.column, k, rows, storage + static_cast<std::ptrdiff_t>(first) * row, row);
+        kernels.transpose_copy(a.data + first, a.column, k, rows, storage + static_cast<std::ptrdiff_t>(first) * row,
+                               row);
     });
     return {storage, row, 1};
 }
@@ -73,7 +74,8 @@ void affine_forward(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a
     // Worth its time where the block's rows use each packed element often and b would not stay in the cache.
     const bool small = static_cast<double>(k) * static_cast<double>(n) * sizeof(T) <= read_in_place;
     const bool pack = b.column != 1 || (!small && cut.rows > 2 * kernels.tile_rows);
-    const std::size_t a_row = ceil_div(k * sizeof(T) + spread, bad_row_stride) * bad_row_stride / sizeof(T) + spread / sizeof(T);
+    const std::size_t a_row =
+        ceil_div(k * sizeof(T) + spread, bad_row_stride) * bad_row_stride / sizeof(T) + spread / sizeof(T);
     const bool reread = m > kernels.tile_rows && ceil_div(n, kernels.panel_columns) >= panels_worth_a_copy;
     const bool small_a = static_cast<double>(m) * static_cast<double>(a_row) * sizeof(T) <= most_copied;
     const bool copy_a = reread && small_a && a.column != 1;

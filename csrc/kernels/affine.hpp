@@ -167,7 +167,8 @@ void transpose_copy(const T *from, std::ptrdiff_t from_row, std::size_t rows, st
         }
         for (; j < columns; ++j, row += to_row)
             for (std::size_t r = 0; r < width<T>; ++r)
-                row[r] = r < present ? from[static_cast<std::ptrdiff_t>(r) * from_row + static_cast<std::ptrdiff_t>(j)] : T(0);
+                row[r] = r < present ? from[static_cast<std::ptrdiff_t>(r) * from_row + static_cast<std::ptrdiff_t>(j)]
+                                     : T(0);
     }
 }
 
@@ -176,8 +177,8 @@ template <class T>
 void pack_by_column(const T *b, std::ptrdiff_t b_column, std::size_t depth, std::size_t columns, T *packed) {
     for (std::size_t panel = 0; panel < columns; panel += panel_columns<T>) {
         const std::size_t present = columns - panel < panel_columns<T> ? columns - panel : panel_columns<T>;
-        transpose_copy(b + static_cast<std::ptrdiff_t>(panel) * b_column, b_column, present, depth, packed + panel * depth,
-                       static_cast<std::ptrdiff_t>(panel_padded<T>(present)));
+        transpose_copy(b + static_cast<std::ptrdiff_t>(panel) * b_column, b_column, present, depth,
+                       packed + panel * depth, static_cast<std::ptrdiff_t>(panel_padded<T>(present)));
     }
 }
 
