@@ -14,7 +14,10 @@ def serve(name, pipe):
     """Answer requests: the name of a workload prepares it, None measures one round of it."""
     contender, run = None, None
     while True:
-        request = pipe.recv()
+        try:
+            request = pipe.recv()
+        except EOFError:  # the parent is gone
+            return
         try:
             if request is None:
                 answer = measure(run)

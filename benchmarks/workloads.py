@@ -57,26 +57,29 @@ def training_step(batch, *sizes):
     return dict(x=x, t=rng.integers(0, sizes[-1], batch), params=params, lr=0.01)
 
 
-AFFINE = [
-    (1, 784, 100, "relu"),
-    (128, 100, 100, "relu"),
-    (128, 784, 100, "relu"),
-    (512, 1024, 1024, "relu"),
-    (512, 1024, 1024, None),
+AFFINE = [  # (m, k, n): one example, small layers, large ones
+    (1, 784, 100),
+    (32, 256, 256),
+    (100, 100, 100),
+    (128, 784, 100),
+    (1000, 100, 100),
+    (128, 1024, 1024),
+    (512, 1024, 1024),
+    (64, 4096, 4096),
+    (1024, 1024, 4096),
 ]
 SHAPES = [(10, 100), (100, 1000), (10_000, 1000)]
 SIZES = {"1k": 1000, "1M": 1_000_000, "16M": 16_000_000}
 
 
 def rows():
-    for m, k, n, f in AFFINE:
-        name = f"{m}x{k}x{n}{f' {f}' if f else ''}"
-        yield f"affine {name}", "affine", partial(affine, m, k, n, f)
-        yield (
-            f"affine backward {name}",
-            "affine_backward",
-            partial(affine, m, k, n, f, backward=True),
-        )
+    for m, k, n in AFFINE:
+        for f in (None, "relu", "tanh"):
+            name = f"{m}x{k}x{n}{f' {f}' if f else ''}"
+            yield f"affine {name}", "affine", partial(affine, m, k, n, f)
+            if f != "tanh":  # saturated by integers
+                inputs = partial(affine, m, k, n, f, backward=True)
+                yield f"affine backward {name}", "affine_backward", inputs
     for f in pynn.ACTIVATIONS:
         for shape in SHAPES:
             name = "x".join(map(str, shape))
