@@ -60,11 +60,14 @@ MatrixView<T> transposed_copy(MatrixView<T> a, std::size_t m, std::size_t k, std
     return {storage, row, 1};
 }
 
-} // namespace
+template <class T> void add(const T *x, std::size_t n, T *sums) {
+    for (std::size_t i = 0; i < n; ++i) sums[i] += x[i];
+}
 
+// activation(a @ b + bias), written to c or added to it.
 template <class T>
-void affine_forward(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, MatrixView<T> b, const T *bias,
-                    std::optional<std::size_t> activation, T *c, std::ptrdiff_t c_row) {
+void product(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, MatrixView<T> b, const Panels<T> *panels,
+             const T *bias, std::optional<std::size_t> activation, T *c, std::ptrdiff_t c_row, bool accumulate) {
     if (m == 0 || n == 0) return;
     const Kernels<T> &kernels = active_kernels_of<T>();
     const bool serial = static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k) < serial_work;
@@ -81,7 +84,13 @@ void affine_forward(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a
     const bool copy_a = reread && small_a && a.column != 1;
     Scratch<T> rows(copy_a ? m * a_row : 0);
     if (copy_a) a = transposed_copy(a, m, k, static_cast<std::ptrdiff_t>(a_row), rows.get(), kernels, threads);
-    Scratch<T> workspace(static_cast<std::size_t>(threads) * kernels.product_workspace);
+    // Few rows keep the fma units busier on b itself, as long as it stays in the cache.
+    const bool use_panels = panels != nullptr && (!small || m > kernels.tile_rows);
+    const T *packed = use_panels ? panels->of(kernels) : nullptr;
+    constexpr std::size_t line = cache_line / sizeof(T);
+    const std::size_t aside = accumulate ? ceil_div(cut.rows * cut.columns, line) * line : 0; // a block's finished sums
+    const std::size_t workspace_size = kernels.product_workspace + aside;
+    Scratch<T> workspace(static_cast<std::size_t>(threads) * workspace_size);
     parallel_for_slots(
         cut.row_blocks * cut.column_blocks, 1, threads, [&](std::size_t begin, std::size_t end, int slot) {
             for (std::size_t t = begin; t < end; ++t) {
@@ -97,23 +106,47 @@ void affine_forward(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a
                 block.b_row = b.row;
                 block.b_column = b.column;
                 block.pack = pack;
-                block.c = c + static_cast<std::ptrdiff_t>(row) * c_row + column;
-                block.c_row = c_row;
+                block.packed = packed == nullptr ? nullptr : packed + column * k;
+                block.workspace = workspace.get() + static_cast<std::size_t>(slot) * workspace_size;
+                T *target = c + static_cast<std::ptrdiff_t>(row) * c_row + column;
+                block.c = accumulate ? block.workspace + kernels.product_workspace : target;
+                block.c_row = accumulate ? static_cast<std::ptrdiff_t>(block.columns) : c_row;
                 block.bias = bias == nullptr ? nullptr : bias + column;
-                block.workspace = workspace.get() + static_cast<std::size_t>(slot) * kernels.product_workspace;
                 kernels.product(block);
-                if (activation)
-                    for (std::size_t i = 0; i < block.rows; ++i) {
-                        T *y = block.c + static_cast<std::ptrdiff_t>(i) * c_row;
-                        kernels.forward[*activation](y, y, block.columns);
-                    }
+                for (std::size_t i = 0; i < block.rows && (activation || accumulate); ++i, target += c_row) {
+                    T *y = block.c + static_cast<std::ptrdiff_t>(i) * block.c_row;
+                    if (activation) kernels.forward[*activation](y, y, block.columns);
+                    if (accumulate) add(y, block.columns, target);
+                }
             }
         });
 }
 
+} // namespace
+
+template <class T>
+Panels<T>::Panels(std::size_t n, std::size_t k, MatrixView<T> b) : kernels_(&active_kernels_of<T>()) {
+    const Kernels<T> &kernels = *kernels_;
+    if (n == 0 || k == 0) return;
+    const std::size_t panel = kernels.panel_columns, count = ceil_div(n, panel);
+    memory_ = keep<T>(count * panel * k);
+    T *packed = memory_.get();
+    parallel_for(count, ceil_div(elementwise_grain, panel * k), [&](std::size_t begin, std::size_t end) {
+        const std::size_t column = begin * panel;
+        kernels.pack(b.data + static_cast<std::ptrdiff_t>(column) * b.column, b.row, b.column, k,
+                     std::min(n, end * panel) - column, packed + column * k);
+    });
+}
+
+template <class T>
+void affine_forward(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, MatrixView<T> b, const T *bias,
+                    std::optional<std::size_t> activation, T *c, std::ptrdiff_t c_row, const Panels<T> *panels) {
+    product<T>(m, n, k, a, b, panels, bias, activation, c, c_row, false);
+}
+
 template <class T>
 void affine_backward(std::size_t m, std::size_t n, std::size_t k, const T *dy, MatrixView<T> x, MatrixView<T> w,
-                     const T *saved, std::optional<std::size_t> activation, T *dx, T *dw, T *db) {
+                     const T *saved, std::optional<std::size_t> activation, T *dx, T *dw, T *db, bool accumulate) {
     const Kernels<T> &kernels = active_kernels_of<T>();
     Scratch<T> gradient(activation ? m * n : 0);
     const T *dz = dy;
@@ -124,22 +157,26 @@ void affine_backward(std::size_t m, std::size_t n, std::size_t k, const T *dy, M
         dz = gradient.get();
     }
     const MatrixView<T> z{dz, static_cast<std::ptrdiff_t>(n), 1};
-    affine_forward<T>(k, n, m, x.transposed(), z, nullptr, {}, dw, static_cast<std::ptrdiff_t>(n));
+    Scratch<T> aside(accumulate ? n : 0); // before anything is added: memory may run out
     if (dx != nullptr) affine_forward<T>(m, k, n, z, w.transposed(), nullptr, {}, dx, static_cast<std::ptrdiff_t>(k));
+    product<T>(k, n, m, x.transposed(), z, nullptr, nullptr, {}, dw, static_cast<std::ptrdiff_t>(n), accumulate);
+    T *sums = accumulate ? aside.get() : db;
     const std::size_t panel = kernels.panel_columns;
     parallel_for(ceil_div(n, panel),
                  std::max<std::size_t>(1, elementwise_grain / (panel * std::max<std::size_t>(m, 1))),
                  [&](std::size_t begin, std::size_t end) {
                      const std::size_t column = begin * panel, columns = std::min(n, end * panel) - column;
-                     kernels.column_sums(dz + column, static_cast<std::ptrdiff_t>(n), m, columns, db + column);
+                     kernels.column_sums(dz + column, static_cast<std::ptrdiff_t>(n), m, columns, sums + column);
+                     if (accumulate) add(sums + column, columns, db + column);
                  });
 }
 
 #define PYNN_INSTANTIATE(T)                                                                                            \
+    template class Panels<T>;                                                                                          \
     template void affine_forward<T>(std::size_t, std::size_t, std::size_t, MatrixView<T>, MatrixView<T>, const T *,    \
-                                    std::optional<std::size_t>, T *, std::ptrdiff_t);                                  \
+                                    std::optional<std::size_t>, T *, std::ptrdiff_t, const Panels<T> *);               \
     template void affine_backward<T>(std::size_t, std::size_t, std::size_t, const T *, MatrixView<T>, MatrixView<T>,   \
-                                     const T *, std::optional<std::size_t>, T *, T *, T *);
+                                     const T *, std::optional<std::size_t>, T *, T *, T *, bool);
 PYNN_INSTANTIATE(float)
 PYNN_INSTANTIATE(double)
 

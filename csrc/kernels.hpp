@@ -22,7 +22,8 @@ template <class T> struct ProductBlock {
     std::ptrdiff_t a_row, a_column;
     const T *b;
     std::ptrdiff_t b_row, b_column;
-    bool pack; // copy b's part into the workspace first; else b_column is 1 and b is read in place
+    bool pack;       // copy b's part into the workspace first; else b_column is 1 and b is read in place
+    const T *packed; // b's part as pack() lays it out, read instead of b; or nullptr
     T *c;
     std::ptrdiff_t c_row;
     const T *bias; // one per column or nullptr
@@ -51,6 +52,10 @@ template <class T> struct Kernels {
     void (*transpose_copy)(const T *from, std::ptrdiff_t from_row, std::size_t rows, std::size_t columns, T *to,
                            std::ptrdiff_t to_row);
     void (*column_sums)(const T *x, std::ptrdiff_t x_row, std::size_t rows, std::size_t columns, T *sums);
+    // Lays columns of b out in panels for ProductBlock::packed: panel p, of [k][column], begins at packed +
+    // p * panel_columns * depth. One of b's strides is 1.
+    void (*pack)(const T *b, std::ptrdiff_t b_row, std::ptrdiff_t b_column, std::size_t depth, std::size_t columns,
+                 T *packed);
 };
 
 struct KernelTable {

@@ -73,4 +73,8 @@ void give_back_scratch(void *memory) noexcept {
         std::free(block);
 }
 
+void *allocate_kept(std::size_t bytes) { return allocate(bytes) + 1; }
+
+void FreeKept::operator()(void *memory) const noexcept { std::free(static_cast<Header *>(memory) - 1); }
+
 } // namespace pynn::detail

@@ -24,10 +24,12 @@ from . import activations, initializers, layers, networks, optimizers, random, r
 from ._backend import get_backend, use_backend
 from ._config import show_config
 from ._core import (
+    PackedWeights,
     affine,
     affine_backward,
     get_isa,
     get_num_threads,
+    pack,
     set_num_threads,
     softmax,
     softmax_backward,
@@ -39,6 +41,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ACTIVATIONS",
+    "PackedWeights",
     "activations",
     "affine",
     "affine_backward",
@@ -49,6 +52,7 @@ __all__ = [
     "layers",
     "networks",
     "optimizers",
+    "pack",
     "random",
     "reference",
     "set_num_threads",

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 _Array = npt.NDArray[Any]
+_Gradients = tuple[_Array | None, _Array | None, _Array | None]  # dx, dw, db
 
 ACTIVATION_TABLE: Final[tuple[tuple[str, str], ...]]
 
@@ -15,6 +16,15 @@ softmax: np.ufunc
 softmax_backward: np.ufunc
 
 def __getattr__(name: str) -> np.ufunc: ...  # the activations: their names come from the table
+
+class PackedWeights:
+    @property
+    def shape(self) -> tuple[int, int]: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> _Array: ...
+
+def pack(w: npt.ArrayLike) -> PackedWeights: ...
 def affine(
     x: npt.ArrayLike,
     w: npt.ArrayLike,
@@ -30,6 +40,8 @@ def affine_backward(
     y: npt.ArrayLike | None = None,
     activation: str | None = None,
     need_dx: Literal[True] = True,
+    out: _Gradients | None = None,
+    accumulate: bool = False,
 ) -> tuple[_Array, _Array, _Array]: ...
 @overload
 def affine_backward(
@@ -39,6 +51,8 @@ def affine_backward(
     y: npt.ArrayLike | None = None,
     activation: str | None = None,
     need_dx: bool = True,
+    out: _Gradients | None = None,
+    accumulate: bool = False,
 ) -> tuple[_Array | None, _Array, _Array]: ...
 def fill(
     out: _Array,

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -27,6 +28,7 @@ __all__ = [
     "affine",
     "affine_backward",
     "fill",
+    "pack",
     "philox4x32",
     "softmax",
     "softmax_backward",
@@ -200,14 +202,19 @@ def affine(
             y = y + bias[0]
     if f:
         y = np.asarray(f.forward(y))
-    if out is None:
-        return y
-    if not isinstance(out, np.ndarray) or out.dtype != y.dtype:
-        got = getattr(out, "dtype", type(out).__name__)
-        raise TypeError(f"out must be an array of {y.dtype}; got {got}")
-    _check_shape("out", out, y.shape)
-    out[...] = y
-    return out
+    if out is not None:
+        _check_out("out", out, y)
+    return _into(out, y)
+
+
+def pack(w: npt.ArrayLike) -> Array:
+    """Take a read-only copy of w; NumPy's product has no use for more."""
+    if np.ndim(w) != 2:
+        raise ValueError(f"w must be (in, out); got {np.shape(w)}")
+    _floats(w)  # real numbers
+    packed = np.array(w)
+    packed.flags.writeable = False
+    return packed
 
 
 def affine_backward(
@@ -217,8 +224,13 @@ def affine_backward(
     y: npt.ArrayLike | None = None,
     activation: str | None = None,
     need_dx: bool = True,
+    out: tuple[Array | None, Array | None, Array | None] | None = None,
+    accumulate: bool = False,
 ) -> tuple[Array | None, Array, Array]:
-    """Compute dx, dw and db from dy, the gradient of affine's output, and y, that output."""
+    """Compute dx, dw and db from dy, the gradient of affine's output, and y, that output.
+
+    Where out gives an array, it gets the result; with accumulate, dw and db are added to theirs.
+    """
     f = _activation(activation)
     if f and y is None:
         raise ValueError(f"y must be the output of affine with activation {f.name!r}; got None")
@@ -234,7 +246,27 @@ def affine_backward(
     x_rows, dy_rows = x.reshape(rows, w.shape[0]), dy.reshape(rows, w.shape[1])
     with np.errstate(all="ignore"):
         dx = dy @ w.T if need_dx else None
-        return dx, x_rows.T @ dy_rows, dy_rows.sum(axis=0)
+        dw, db = x_rows.T @ dy_rows, dy_rows.sum(axis=0)
+    given = (None, None, None) if out is None else out
+    if not isinstance(given, tuple):
+        raise TypeError(f"out must be a tuple (dx, dw, db); got {type(given).__name__}")
+    if len(given) != 3:
+        raise ValueError(f"out must be a tuple (dx, dw, db); got one of {len(given)}")
+    if dx is None and given[0] is not None:
+        raise ValueError("dx in out must be None when need_dx is False")
+    results = {"dx": dx, "dw": dw, "db": db}
+    for (name, result), array in zip(results.items(), given, strict=True):
+        if array is not None and result is not None:
+            _check_out(f"{name} in out", array, result)
+        elif accumulate and name != "dx":
+            raise ValueError(f"{name} in out must be the array to accumulate in; got None")
+    for one, other in itertools.combinations([a for a in given if a is not None], 2):
+        if np.shares_memory(one, other):
+            raise ValueError("arrays in out must be separate; got two that share memory")
+    if accumulate and given[1] is not None and given[2] is not None:
+        with np.errstate(all="ignore"):
+            dw, db = given[1] + dw, given[2] + db
+    return _into(given[0], dx) if dx is not None else None, _into(given[1], dw), _into(given[2], db)
 
 
 def _check_shapes(x: Array, w: Array) -> None:
@@ -245,6 +277,22 @@ def _check_shapes(x: Array, w: Array) -> None:
 def _check_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
     if array.shape != shape:
         raise ValueError(f"{name} must have shape {shape}; got {array.shape}")
+
+
+def _check_out(name: str, out: Array, result: Array) -> None:
+    if not isinstance(out, np.ndarray) or out.dtype != result.dtype:
+        got = getattr(out, "dtype", type(out).__name__)
+        raise TypeError(f"{name} must be an array of {result.dtype}; got {got}")
+    _check_shape(name, out, result.shape)
+    if not out.flags.writeable:
+        raise ValueError(f"{name} must be writeable; got a read-only array")
+
+
+def _into(out: Array | None, result: Array) -> Array:
+    if out is None:
+        return result
+    out[...] = result
+    return out
 
 
 def _activation(name: str | None) -> Activation | None:

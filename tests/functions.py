@@ -40,8 +40,21 @@ def _functions():
 
     operands = {"x": (4, "n"), "w": ("n", 6), "b": (6,)}
     yield Function("affine over n", relu, operands, (4, 6), slices=False)
+
+    def packed(x, w, b, out=None):
+        return pynn.affine(x, pynn.pack(w), b, out=out)
+
+    operands = {"x": (4, 11), "w": (11, "n"), "b": ("n",)}
+    yield Function("affine packed", packed, operands, (4, "n"))
     operands = {"dy": (4, "n"), "x": (4, 5), "w": (5, "n")}
     yield Function("affine_backward", pynn.affine_backward, operands, None, slices=False)
+    for i, (result, shape) in enumerate({"dx": (4, 5), "dw": (5, "n"), "db": ("n",)}.items()):
+
+        def gradient(dy, x, w, out=None, i=i):
+            return pynn.affine_backward(dy, x, w, out=(None,) * i + (out,) + (None,) * (2 - i))[i]
+
+        row = gradient, operands, shape, result != "dx"
+        yield Function(f"affine_backward {result}", *row)
 
     def tanh_backward(dy, x, w, y):
         return pynn.affine_backward(dy, x, w, y, activation="tanh")

@@ -269,6 +269,46 @@ def test_dtypes(types, result, rng):
     assert {dx.dtype, dw.dtype, db.dtype} == {np.dtype(result)}
 
 
+def memory_mapped(a, folder):
+    mapped = np.memmap(folder / f"{id(a)}", a.dtype, "w+", shape=a.shape)
+    mapped[...] = a
+    return mapped
+
+
+OTHER_ARRAYS = {
+    "matrix": lambda a, _: np.asmatrix(a) if a.ndim == 2 else a,
+    "masked": lambda a, _: np.ma.masked_array(a, np.arange(a.size).reshape(a.shape) % 3 == 1),
+    "memmap": memory_mapped,
+    "torch": lambda a, _: pytest.importorskip("torch").from_numpy(a.copy()),
+    "torch transposed": lambda a, _: pytest.importorskip("torch").from_numpy(a.T.copy()).T,
+}
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The use of `x.T`:UserWarning")
+@pytest.mark.parametrize("kind", OTHER_ARRAYS)
+@pytest.mark.parametrize("activation", [None, "tanh"])
+def test_other_arrays(kind, activation, dtype, tmp_path, rng):
+    """Matrices, masked arrays, files in memory and tensors count as the plain data in them."""
+    m, k, n = 33, 70, 21
+    plain = [rng.standard_normal(s).astype(dtype) for s in ((m, k), (k, n), (n,), (m, n))]
+    x, w, b, dy = plain
+    y = pynn.affine(x, w, b, activation=activation)
+    back = pynn.affine_backward(dy, x, w, y, activation=activation)
+    for which in (range(5), *([i] for i in range(5))):
+        xs, ws, bs, dys, ys = (
+            OTHER_ARRAYS[kind](a, tmp_path) if i in which else a for i, a in enumerate((*plain, y))
+        )
+        got = pynn.affine(xs, ws, bs, activation=activation)
+        oracles.assert_same_bits(got, y, f"changed {list(which)}")
+        got_back = pynn.affine_backward(dys, xs, ws, ys, activation=activation)
+        for one, other in zip((got, *got_back), (y, *back), strict=True):
+            assert type(one) is np.ndarray
+            oracles.assert_same_bits(one, other, f"changed {list(which)}")
+        for changed, same in zip((xs, ws, bs, dys, ys), (*plain, y), strict=True):
+            assert np.array_equal(np.asarray(changed), same)
+
+
 def test_nan_and_infinity_reach_what_they_touch(dtype, isa):
     """No shortcut past zeros: 0 times NaN or infinity is NaN, and only in its own row and column."""
     x, w = np.zeros((20, 40), dtype), np.ones((40, 50), dtype)

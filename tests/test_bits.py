@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from numpy._core import _multiarray_umath as umath
 
 import oracles
 import pynn
@@ -9,7 +10,7 @@ from functions import FUNCTIONS, results
 from pynn import layers, networks
 
 # large enough that five threads take part
-LARGE = {"softmax": 1037, "softmax_backward": 1037, "affine": 700}
+LARGE = {"softmax": 1037, "softmax_backward": 1037, "affine": 700, "affine packed": 700}
 
 
 def large(function, dtype, rng):
@@ -28,7 +29,7 @@ def test_every_setting(name, dtype, rng, every_setting):
     if name == "affine_backward over n":  # dy and y have as many rows as x
         shapes = [(300, 30), (300, 270), (270, 30), (300, 30)]
         operands = [rng.uniform(-0.9, 0.9, s).astype(dtype) for s in shapes]
-    elif name == "affine_backward":
+    elif name.startswith("affine_backward"):
         shapes = [(300, 200), (300, 50), (50, 200)]
         operands = [rng.standard_normal(s).astype(dtype) for s in shapes]
     else:
@@ -133,6 +134,39 @@ def test_training(activation, every_setting, rng):
         known = known or net.params
         for name, value in net.params.items():
             oracles.assert_same_bits(value, known[name], f"{setting}: {name}")
+
+
+TRAINED = """
+import hashlib, numpy as np, pynn
+from numpy._core._multiarray_umath import __cpu_features__ as features
+rng = np.random.default_rng(3)
+x, t = rng.standard_normal((70, 37)), rng.integers(0, 10, 70)
+for dtype in (np.float32, np.float64):
+    for i, activation in enumerate(pynn.ACTIVATIONS):
+        net = pynn.networks.MultiLayerNet(
+            37, [53, 29], 10, activation=activation, weight_decay_lambda=i % 2 * 0.013, rng=5, dtype=dtype
+        )
+        optimizer = pynn.optimizers.Momentum(lr=0.1) if i % 3 else pynn.optimizers.SGD(lr=0.1)
+        for _ in range(5): optimizer.update(net.params, net.gradient(x.astype(dtype), t))
+        for name, value in net.params.items():
+            assert np.isfinite(value).all()
+            print(dtype.__name__, activation, name, hashlib.sha256(value.tobytes()).hexdigest())
+print("enabled:", *(name for name in {names} if features[name]))
+"""
+
+
+def test_training_on_a_lesser_cpu(python):
+    """Nor do trained weights depend on the instructions that NumPy's part of the work uses."""
+    names = [name for name in umath.__cpu_dispatch__ if umath.__cpu_features__.get(name)]
+    if not names:
+        pytest.skip("NumPy has no CPU feature to disable here")
+    code = TRAINED.replace("{names}", repr(names))
+    *plain, enabled = python(code).split("\n")
+    assert enabled.split() == ["enabled:", *names]
+    for disabled in (names, names[-1:]):
+        lesser = python(code, NPY_DISABLE_CPU_FEATURES=",".join(disabled)).split("\n")
+        assert lesser[:-1] == plain, disabled
+        assert not {*disabled} & {*lesser[-1].split()}
 
 
 def test_loss_and_its_gradient(dtype, every_setting, rng):

@@ -245,6 +245,39 @@ def test_idle_threads_sleep():
     assert time.process_time() - before < 0.05
 
 
+HELPED = """
+import os, sys, time, numpy as np, pynn
+def spent():
+    return {{t: int(open(f"/proc/self/task/{{t}}/schedstat").read().split()[0]) for t in os.listdir("/proc/self/task")}}
+x, w = np.ones((256, 1024), np.float32), np.ones((1024, 1024), np.float32)
+for n in {numbers}:
+    pynn.set_num_threads(n)
+    for _ in range(5): pynn.affine(x, w)
+shares = []
+for attempt in range(20):  # other processes may be busy
+    before = spent()
+    for _ in range(40):
+        time.sleep(0.003)  # the workers go to sleep
+        pynn.affine(x, w)
+    times = sorted(time - before.get(thread, 0) for thread, time in spent().items())
+    shares.append(times[-2] / sum(times))
+    if shares[-1] > 0.2: break
+print(max(shares))
+"""
+CPUS = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/schedstat"), reason="no CPU time of threads")
+@pytest.mark.skipif(len(CPUS) < 2, reason="one CPU only")
+@pytest.mark.parametrize("numbers", [(2,), (5, 2), (16, 2), (2, 5, 1, 2)], ids=str)
+def test_a_worker_helps(numbers, python):
+    """A second thread computes some half, whichever threads there were before.
+
+    If one of four sleeping workers were woken, whichever it is, the share would be an eighth.
+    """
+    assert float(python(HELPED.format(numbers=numbers))) > 0.2
+
+
 def test_set_num_threads():
     for n in (1, 2, 5, 64):
         pynn.set_num_threads(n)

@@ -240,7 +240,7 @@ def test_methods_of_ufuncs(name, dtype, threads, rng):
     same = x.copy()
     oracles.assert_same_bits(backward.accumulate(same, out=same), steps, "in place")
     oracles.assert_same_bits(backward.reduce(x[1:], initial=x[0]), steps[-1], "initial")
-    wide = [x[:1].astype(np.float64)[0]]
+    wide = [np.float64(x[0])]
     for value in x[1:2000].astype(np.float64):
         wide.append(backward(wide[-1], value))
     oracles.assert_same_bits(backward.accumulate(x[:2000], dtype=np.float64), np.array(wide))

@@ -193,11 +193,22 @@ template <class T, class F> PYNN_INLINE void for_row_tiles(std::size_t rows, F f
     }
 }
 
+template <class T>
+void pack_panels(const T *b, std::ptrdiff_t b_row, std::ptrdiff_t b_column, std::size_t depth, std::size_t columns,
+                 T *packed) {
+    if (b_column == 1)
+        pack_by_row(b, b_row, depth, columns, packed);
+    else
+        pack_by_column(b, b_column, depth, columns, packed);
+}
+
 template <class T> void product_block(const ProductBlock<T> &block) {
     const bool transposed = block.a_column != 1;
-    T *packed_b = block.workspace;
+    // Where a whole vector would read past the row, and before it too, b is packed as well.
+    const bool pack = block.packed == nullptr && (block.pack || block.columns < width<T>);
+    const bool in_panels = pack || block.packed != nullptr;
     const std::size_t vectors_fit =
-        !block.pack && !transposed && block.rows < Tile<T>::rows ? vectors_of_tile<T>(block.rows) : Tile<T>::vectors;
+        !in_panels && !transposed && block.rows < Tile<T>::rows ? vectors_of_tile<T>(block.rows) : Tile<T>::vectors;
     const std::size_t panel = vectors_fit * width<T>;
     std::size_t start = 0;
     do { // at least once: depth 0 gives the bias
@@ -205,22 +216,22 @@ template <class T> void product_block(const ProductBlock<T> &block) {
         const bool last = start + depth == block.depth;
         const T *a = block.a + static_cast<std::ptrdiff_t>(start) * block.a_column;
         const T *b = block.b + static_cast<std::ptrdiff_t>(start) * block.b_row;
-        // Where a whole vector would read past the row, and before it too, b is packed as well.
-        const bool pack_b = block.pack || block.columns < width<T>;
-        if (pack_b && block.b_column == 1) pack_by_row(b, block.b_row, depth, block.columns, packed_b);
-        if (pack_b && block.b_column != 1) pack_by_column(b, block.b_column, depth, block.columns, packed_b);
+        if (pack) pack_panels(b, block.b_row, block.b_column, depth, block.columns, block.workspace);
         for (std::size_t column = 0; column < block.columns; column += panel) {
             const std::size_t columns = block.columns - column < panel ? block.columns - column : panel;
             const std::size_t vectors = (columns + width<T> - 1) / width<T>;
             TileWork<T> work;
             work.depth = depth;
             work.lanes = columns - (vectors - 1) * width<T>;
-            work.shift = pack_b ? 0 : width<T> - work.lanes;
+            work.shift = in_panels ? 0 : width<T> - work.lanes;
             work.first = start == 0;
             work.bias = last && block.bias != nullptr ? block.bias + column : nullptr;
             work.c_row = block.c_row;
-            work.b = pack_b ? packed_b + column * depth : b + column;
-            work.b_stride = pack_b ? static_cast<std::ptrdiff_t>(panel_padded<T>(columns)) : block.b_row;
+            const std::size_t padded = panel_padded<T>(columns);
+            work.b = pack                      ? block.workspace + column * depth
+                     : block.packed != nullptr ? block.packed + column * block.depth + start * padded
+                                               : b + column;
+            work.b_stride = in_panels ? static_cast<std::ptrdiff_t>(padded) : block.b_row;
             for_row_tiles<T>(block.rows, [&](std::size_t row, std::size_t height) __attribute__((always_inline)) {
                 const std::ptrdiff_t i = static_cast<std::ptrdiff_t>(row);
                 work.a = a + i * block.a_row;

@@ -31,6 +31,7 @@ constexpr Kernels<T> kernels = {
     product_block<T>,
     transpose_copy<T>,
     column_sums<T>,
+    pack_panels<T>,
 };
 #undef PYNN_FORWARD
 #undef PYNN_BACKWARD
