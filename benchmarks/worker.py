@@ -3,15 +3,19 @@ for work (OpenMP's, MKL's, ONNX Runtime's) would otherwise take the processor fr
 """
 
 import atexit
+import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 
 from contenders import CONTENDERS, measure, prepare
 
 
 def serve(name, pipe):
     """Answer requests: the name of a workload prepares it, None measures one round of it."""
+    if sys.platform == "linux":  # a stopped worker must not outlive its parent (PR_SET_PDEATHSIG)
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     contender, run = None, None
     while True:
         try:

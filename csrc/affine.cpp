@@ -91,9 +91,12 @@ void product(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, Matri
     const std::size_t aside = accumulate ? ceil_div(cut.rows * cut.columns, line) * line : 0; // a block's finished sums
     const std::size_t workspace_size = kernels.product_workspace + aside;
     Scratch<T> workspace(static_cast<std::size_t>(threads) * workspace_size);
+    std::optional<Patience> patience;
+    if (!serial) patience.emplace();
     parallel_for_slots(
         cut.row_blocks * cut.column_blocks, 1, threads, [&](std::size_t begin, std::size_t end, int slot) {
             for (std::size_t t = begin; t < end; ++t) {
+                if (patience && patience->over()) return;
                 const std::size_t row = t % cut.row_blocks * cut.rows, column = t / cut.row_blocks * cut.columns;
                 ProductBlock<T> block;
                 block.rows = std::min(cut.rows, m - row);
@@ -118,8 +121,10 @@ void product(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, Matri
                     if (activation) kernels.forward[*activation](y, y, block.columns);
                     if (accumulate) add(y, block.columns, target);
                 }
+                if (patience) patience->ask(slot);
             }
         });
+    if (patience) patience->end();
 }
 
 } // namespace

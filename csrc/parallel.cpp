@@ -194,6 +194,21 @@ void set_thread_count(int n) {
     current_threads.store(n, std::memory_order_relaxed);
 }
 
+namespace {
+bool (*interrupted)() = nullptr;
+constexpr std::chrono::milliseconds between_questions(50);
+} // namespace
+
+void Patience::set_check(bool (*check)()) { interrupted = check; }
+
+void Patience::ask(int slot) {
+    if (slot != 0 || interrupted == nullptr) return;
+    const auto now = std::chrono::steady_clock::now();
+    if (now - asked_ < between_questions) return;
+    asked_ = now;
+    if (interrupted()) over_.store(true, std::memory_order_relaxed);
+}
+
 namespace detail {
 
 void run_parallel(std::size_t n, std::size_t grain, int threads, Work work, void *context) {

@@ -2,6 +2,8 @@
 // the caller works too and waits for nobody who has not begun, so a busy neighbour does not stall it.
 #pragma once
 
+#include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <memory>
 #include <type_traits>
@@ -35,5 +37,23 @@ template <class F> void parallel_for_slots(std::size_t n, std::size_t grain, int
 template <class F> void parallel_for(std::size_t n, std::size_t grain, F &&f) {
     parallel_for_slots(n, grain, thread_count(), [&f](std::size_t begin, std::size_t end, int) { f(begin, end); });
 }
+
+// What a long call that was asked to end throws.
+struct Interrupted {};
+
+// Whether whoever waits for a long call wants it to end: asked now and then between tasks, on the calling thread.
+class Patience {
+  public:
+    static void set_check(bool (*interrupted)()); // true: end
+    bool over() const noexcept { return over_.load(std::memory_order_relaxed); }
+    void ask(int slot); // only slot 0, the calling thread, asks
+    void end() const {
+        if (over()) throw Interrupted();
+    }
+
+  private:
+    std::atomic<bool> over_{false};
+    std::chrono::steady_clock::time_point asked_ = std::chrono::steady_clock::now();
+};
 
 } // namespace pynn

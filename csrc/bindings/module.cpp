@@ -19,9 +19,23 @@ int threads_argument(py::handle n) {
     return static_cast<int>(value);
 }
 
+bool interrupted() {
+    PyGILState_STATE state = PyGILState_Ensure();
+    const bool raised = PyErr_CheckSignals() != 0;
+    PyGILState_Release(state);
+    return raised;
+}
+
 } // namespace
 
 void bind_runtime(py::module_ &module) {
+    Patience::set_check(interrupted);
+    py::register_exception_translator([](std::exception_ptr error) {
+        try {
+            if (error) std::rethrow_exception(error);
+        } catch (const Interrupted &) { // Python's exception is set already
+        }
+    });
     module.def(
         "set_num_threads", [](py::object n) { set_thread_count(threads_argument(n)); }, py::arg("n"),
         R"(Set how many threads pynn's kernels use, the calling one included.

@@ -22,7 +22,7 @@ constexpr std::size_t run_length = 1 << 13;   // elements of a tile that needs n
 constexpr std::size_t row_length = 128;       // of the buffer
 constexpr std::size_t buffer_rows = 64;       // so that whole cache lines are written at a time
 constexpr std::uint64_t sparse = 32;          // larger steps in the stream: draw one by one
-constexpr std::size_t slice_length = 1 << 23; // elements, some milliseconds, between two looks for Ctrl-C
+constexpr std::size_t slice_length = 1 << 21; // elements between two looks for Ctrl-C
 
 #define PYNN_ALLOWED(name, first, second, condition, words)                                                            \
     template <class T> bool name##_allowed([[maybe_unused]] T first, [[maybe_unused]] T second) {                      \
