@@ -25,7 +25,7 @@ class Pynn:
 
     def activate(self):
         pynn.use_backend(self.backend)
-        pynn.use_isa(self.isa or next(iter(pynn._core.isas())))
+        pynn.use_isa(self.isa or ISAS[0])
 
     def affine(self, x, w, b, activation):
         return partial(self.lib.affine, x, w, b, activation=activation)
