@@ -41,24 +41,31 @@ template <class T> Cut cut_output(std::size_t m, std::size_t n, const Kernels<T>
     return cut;
 }
 
-// Rows that the micro-tile reads side by side must not all fall into the same sets of the first-level cache.
-constexpr std::size_t spread = 64;             // bytes between the end of a copied row and the next one
-constexpr std::size_t bad_row_stride = 1024;   // bytes; rows this far apart, or a multiple, share sets
-constexpr std::size_t panels_worth_a_copy = 8; // how often a row is read again, for a copy to pay
-constexpr double most_copied = 64 << 20;       // bytes
+constexpr std::size_t panels_worth_packing = 8;            // how often a row of a is read again, for its packing to pay
+constexpr std::size_t rows_in_cache = std::size_t(64) << 10; // bytes of a that the micro-tile reads as well unpacked
+constexpr double most_packed = 64 << 20;                   // bytes
 
-// The transpose of what a shows, in `storage`: rows of unit column stride.
-template <class T>
-MatrixView<T> transposed_copy(MatrixView<T> a, std::size_t m, std::size_t k, std::ptrdiff_t row, T *storage,
-                              const Kernels<T> &kernels, int threads) {
-    constexpr std::size_t unit = 64; // rows copied at a time
-    parallel_for_slots(ceil_div(m, unit), 1, threads, [&](std::size_t begin, std::size_t end, int) {
-        const std::size_t first = begin * unit, rows = std::min(m, end * unit) - first;
-        kernels.transpose_copy(a.data + first, a.column, k, rows, storage + static_cast<std::ptrdiff_t>(first) * row,
-                               row);
-    });
-    return {storage, row, 1};
-}
+// a laid out in the panels that micro-tiles read, those of a block of rows after each other.
+template <class T> struct RowPanels {
+    std::size_t panel, tiles_per_block, size;
+
+    RowPanels(const Cut &cut, std::size_t k, const Kernels<T> &kernels)
+        : panel(ceil_div(kernels.tile_rows * k * sizeof(T) + cache_line, cache_line) * cache_line / sizeof(T)),
+          tiles_per_block(ceil_div(cut.rows, kernels.tile_rows)), size(cut.row_blocks * tiles_per_block * panel) {}
+
+    void pack(MatrixView<T> a, std::size_t m, std::size_t k, const Cut &cut, T *packed, const Kernels<T> &kernels,
+              int threads) const {
+        const std::size_t grain = ceil_div(elementwise_grain, kernels.tile_rows * k);
+        parallel_for_slots(cut.row_blocks * tiles_per_block, grain, threads, [&](std::size_t begin, std::size_t end, int) {
+            for (std::size_t block = begin / tiles_per_block; block * tiles_per_block < end; ++block) {
+                const std::size_t row = block * cut.rows, first = block * tiles_per_block;
+                kernels.pack_rows(a.data + static_cast<std::ptrdiff_t>(row) * a.row, a.row, a.column, k,
+                                  std::min(cut.rows, m - row), std::max(begin, first) - first, end - first, panel,
+                                  packed + first * panel);
+            }
+        });
+    }
+};
 
 template <class T> void add(const T *x, std::size_t n, T *sums) {
     for (std::size_t i = 0; i < n; ++i) sums[i] += x[i];
@@ -77,13 +84,12 @@ void product(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, Matri
     // Worth its time where the block's rows use each packed element often and b would not stay in the cache.
     const bool small = static_cast<double>(k) * static_cast<double>(n) * sizeof(T) <= read_in_place;
     const bool pack = b.column != 1 || (!small && cut.rows > 2 * kernels.tile_rows);
-    const std::size_t a_row =
-        ceil_div(k * sizeof(T) + spread, bad_row_stride) * bad_row_stride / sizeof(T) + spread / sizeof(T);
-    const bool reread = m > kernels.tile_rows && ceil_div(n, kernels.panel_columns) >= panels_worth_a_copy;
-    const bool small_a = static_cast<double>(m) * static_cast<double>(a_row) * sizeof(T) <= most_copied;
-    const bool copy_a = reread && small_a && a.column != 1;
-    Scratch<T> rows(copy_a ? m * a_row : 0);
-    if (copy_a) a = transposed_copy(a, m, k, static_cast<std::ptrdiff_t>(a_row), rows.get(), kernels, threads);
+    const double a_bytes = static_cast<double>(m) * static_cast<double>(k) * sizeof(T);
+    const bool pack_a = ceil_div(n, kernels.panel_columns) >= panels_worth_packing && a_bytes > rows_in_cache &&
+                        a_bytes <= most_packed;
+    const RowPanels<T> row_panels(cut, k, kernels);
+    Scratch<T> rows(pack_a ? row_panels.size : 0);
+    if (pack_a) row_panels.pack(a, m, k, cut, rows.get(), kernels, threads);
     // Few rows keep the fma units busier on b itself, as long as it stays in the cache.
     const bool use_panels = panels != nullptr && (!small || m > kernels.tile_rows);
     const T *packed = use_panels ? panels->of(kernels) : nullptr;
@@ -105,6 +111,9 @@ void product(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, Matri
                 block.a = a.data + static_cast<std::ptrdiff_t>(row) * a.row;
                 block.a_row = a.row;
                 block.a_column = a.column;
+                block.packed_a =
+                    pack_a ? rows.get() + t % cut.row_blocks * row_panels.tiles_per_block * row_panels.panel : nullptr;
+                block.a_panel = row_panels.panel;
                 block.b = b.data + static_cast<std::ptrdiff_t>(column) * b.column;
                 block.b_row = b.row;
                 block.b_column = b.column;

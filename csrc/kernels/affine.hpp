@@ -35,28 +35,6 @@ template <class T> struct TileWork {
     std::size_t shift; // by how many columns the last vector of b begins early
 };
 
-// Adds the sums of a tile whose last vector is partial to c, and the bias.
-template <class T>
-__attribute__((noinline)) void finish_partial(const TileWork<T> &work, T *sums, std::size_t rows, std::size_t vectors) {
-    using V = vec<T>;
-    const std::size_t at = (vectors - 1) * width<T>;
-    for (std::size_t i = 0; i < rows; ++i, sums += vectors * width<T>) {
-        T *c = work.c + static_cast<std::ptrdiff_t>(i) * work.c_row;
-        for (std::size_t j = 0; j < at; j += width<T>) {
-            V value = load<V>(sums + j);
-            if (!work.first) value = load<V>(c + j) + value;
-            if (work.bias != nullptr) value = value + load<V>(work.bias + j);
-            store(c + j, value);
-        }
-        for (std::size_t lane = 0; lane < work.lanes; ++lane) {
-            T value = sums[at + work.shift + lane];
-            if (!work.first) value = c[at + lane] + value;
-            if (work.bias != nullptr) value = value + work.bias[at + lane];
-            c[at + lane] = value;
-        }
-    }
-}
-
 // Transposed: a has unit stride along its rows; otherwise along its columns.
 template <class T, std::size_t Rows, std::size_t Vectors, bool Transposed> void tile(const TileWork<T> &work) {
     using V = vec<T>;
@@ -70,6 +48,7 @@ template <class T, std::size_t Rows, std::size_t Vectors, bool Transposed> void 
     const T *a[pointers], *b = work.b;
     const std::ptrdiff_t a_stride = work.a_stride, b_stride = work.b_stride;
     const std::ptrdiff_t last = static_cast<std::ptrdiff_t>((Vectors - 1) * width<T> - work.shift);
+    for (std::size_t i = 0; i < Rows; ++i) __builtin_prefetch(work.c + static_cast<std::ptrdiff_t>(i) * work.c_row, 1);
     for (std::size_t p = 0; p < pointers; ++p)
         a[p] = work.a + static_cast<std::ptrdiff_t>(3 * p) * (Transposed ? 1 : a_stride);
     for (std::size_t k = work.depth; k > 0; --k) {
@@ -88,28 +67,32 @@ template <class T, std::size_t Rows, std::size_t Vectors, bool Transposed> void 
         b += b_stride;
     }
     const bool first = work.first, biased = work.bias != nullptr;
-    if (work.lanes == width<T>) {
 #pragma GCC unroll 8
-        for (std::size_t j = 0; j < Vectors; ++j) {
-            T *c = work.c + j * width<T>;
-            V bias{};
-            if (biased) bias = load<V>(work.bias + j * width<T>);
+    for (std::size_t j = 0; j < Vectors; ++j) {
+        // Of b read in place a partial vector begins early, among columns of the vector before, and they stay as they are.
+        const bool whole = j + 1 < Vectors || work.lanes == width<T>, early = work.shift != 0;
+        const std::ptrdiff_t at = j + 1 < Vectors ? static_cast<std::ptrdiff_t>(j * width<T>) : last;
+        T *c = work.c + at;
+        V bias{};
+        if (whole || early) {
+            if (biased) bias = load<V>(work.bias + at);
 #pragma GCC unroll 16
             for (std::size_t i = 0; i < Rows; ++i, c += work.c_row) {
                 V value = sum[i][j];
                 if (!first) value = load<V>(c) + value;
-                store(c, biased ? value + bias : value);
+                if (biased) value = value + bias;
+                store(c, whole ? value : select(from_lane<V>(work.shift), value, load<V>(c)));
+            }
+        } else {
+            if (biased) bias = load_first<V>(work.bias + at, work.lanes, T(0));
+#pragma GCC unroll 16
+            for (std::size_t i = 0; i < Rows; ++i, c += work.c_row) {
+                V value = sum[i][j];
+                if (!first) value = load_first<V>(c, work.lanes, T(0)) + value;
+                store_first(c, biased ? value + bias : value, work.lanes);
             }
         }
-        return;
     }
-    // The last vector is partial: by way of memory, one by one.
-    T sums[Rows][Vectors * width<T>];
-#pragma GCC unroll 16
-    for (std::size_t i = 0; i < Rows; ++i)
-#pragma GCC unroll 8
-        for (std::size_t j = 0; j < Vectors; ++j) store(&sums[i][j * width<T>], sum[i][j]);
-    finish_partial(work, &sums[0][0], Rows, Vectors);
 }
 
 template <class T> using TileFunction = void (*)(const TileWork<T> &);
@@ -149,26 +132,31 @@ void pack_by_row(const T *b, std::ptrdiff_t b_row, std::size_t depth, std::size_
 }
 
 // to[j, i] = from[i, j], the rows of `to` filled up with zeros to whole vectors; square blocks are transposed in registers.
+// Written from the last vector of each row to the first and by increasing j, so rows of `to` may be shorter than whole
+// vectors: what goes beyond one is overwritten by the next.
 template <class T>
 void transpose_copy(const T *from, std::ptrdiff_t from_row, std::size_t rows, std::size_t columns, T *to,
                     std::ptrdiff_t to_row) {
-    for (std::size_t i = 0; i < rows; i += width<T>, from += static_cast<std::ptrdiff_t>(width<T>) * from_row) {
+    for (std::size_t i = (rows - 1) / width<T> * width<T>;; i -= width<T>) {
         const std::size_t present = rows - i < width<T> ? rows - i : width<T>;
+        const T *source = from + static_cast<std::ptrdiff_t>(i) * from_row;
         std::size_t j = 0;
         T *row = to + i;
         for (; j + width<T> <= columns; j += width<T>) {
             vec<T> block[width<T>];
 #pragma GCC unroll 16
             for (std::size_t r = 0; r < width<T>; ++r)
-                block[r] = r < present ? load<vec<T>>(from + static_cast<std::ptrdiff_t>(r) * from_row + j) : vec<T>{};
+                block[r] =
+                    r < present ? load<vec<T>>(source + static_cast<std::ptrdiff_t>(r) * from_row + j) : vec<T>{};
             transpose(block);
 #pragma GCC unroll 16
             for (std::size_t r = 0; r < width<T>; ++r, row += to_row) store(row, block[r]);
         }
         for (; j < columns; ++j, row += to_row)
             for (std::size_t r = 0; r < width<T>; ++r)
-                row[r] = r < present ? from[static_cast<std::ptrdiff_t>(r) * from_row + static_cast<std::ptrdiff_t>(j)]
+                row[r] = r < present ? source[static_cast<std::ptrdiff_t>(r) * from_row + static_cast<std::ptrdiff_t>(j)]
                                      : T(0);
+        if (i == 0) return;
     }
 }
 
@@ -182,15 +170,36 @@ void pack_by_column(const T *b, std::ptrdiff_t b_column, std::size_t depth, std:
     }
 }
 
-// f(first row, rows) over tiles of nearly equal height
+// f(first row, rows, number) over tiles of nearly equal height
 template <class T, class F> PYNN_INLINE void for_row_tiles(std::size_t rows, F f) {
     const std::size_t count = (rows + Tile<T>::rows - 1) / Tile<T>::rows;
     std::size_t row = 0;
     for (std::size_t t = 0; t < count; ++t) {
         const std::size_t height = (rows - row + count - t - 1) / (count - t);
-        f(row, height);
+        f(row, height, t);
         row += height;
     }
+}
+
+// Tiles first .. last - 1 of a block's rows of a, each as a panel of [k][row], `panel` elements apart: what a micro-tile
+// reads lies in a line.
+template <class T>
+void pack_rows(const T *a, std::ptrdiff_t a_row, std::ptrdiff_t a_column, std::size_t depth, std::size_t rows,
+               std::size_t first, std::size_t last, std::size_t panel, T *packed) {
+    constexpr std::ptrdiff_t to_row = Tile<T>::rows;
+    for_row_tiles<T>(rows, [&](std::size_t row, std::size_t height, std::size_t t) {
+        if (t < first || t >= last) return;
+        const T *from = a + static_cast<std::ptrdiff_t>(row) * a_row;
+        T *to = packed + t * panel;
+        if (a_column == 1) {
+            transpose_copy(from, a_row, height, depth, to, to_row);
+            return;
+        }
+        for (std::size_t k = 0; k < depth; ++k, from += a_column, to += to_row)
+            for (std::size_t r = 0; r < height; r += width<T>)
+                store(to + r, row + r + width<T> <= rows ? load<vec<T>>(from + r)
+                                                         : load_first<vec<T>>(from + r, rows - row - r, T(0)));
+    });
 }
 
 template <class T>
@@ -202,8 +211,29 @@ void pack_panels(const T *b, std::ptrdiff_t b_row, std::ptrdiff_t b_column, std:
         pack_by_column(b, b_column, depth, columns, packed);
 }
 
+// Asks for a matrix's cache lines in the second-level cache, a few at a time, while the fma units are busy.
+class Prefetch {
+  public:
+    Prefetch(const void *first, std::ptrdiff_t stride, std::size_t rows, std::size_t row_bytes, std::size_t steps)
+        : row_(static_cast<const char *>(first)), stride_(stride), rows_(rows),
+          lines_((row_bytes + cache_line - 1) / cache_line), each_((rows * lines_ + steps - 1) / steps) {}
+
+    PYNN_INLINE void step() {
+        for (std::size_t i = 0; i < each_ && rows_ > 0; ++i) {
+            __builtin_prefetch(row_ + line_ * cache_line, 0, 2);
+            if (++line_ == lines_) line_ = 0, row_ += stride_, --rows_;
+        }
+    }
+
+  private:
+    static constexpr std::size_t cache_line = 64;
+    const char *row_;
+    std::ptrdiff_t stride_;
+    std::size_t rows_, lines_, each_, line_ = 0;
+};
+
 template <class T> void product_block(const ProductBlock<T> &block) {
-    const bool transposed = block.a_column != 1;
+    const bool transposed = block.a_column != 1 || block.packed_a != nullptr;
     // Where a whole vector would read past the row, and before it too, b is packed as well.
     const bool pack = block.packed == nullptr && (block.pack || block.columns < width<T>);
     const bool in_panels = pack || block.packed != nullptr;
@@ -217,6 +247,14 @@ template <class T> void product_block(const ProductBlock<T> &block) {
         const T *a = block.a + static_cast<std::ptrdiff_t>(start) * block.a_column;
         const T *b = block.b + static_cast<std::ptrdiff_t>(start) * block.b_row;
         if (pack) pack_panels(b, block.b_row, block.b_column, depth, block.columns, block.workspace);
+        const std::size_t left = pack ? block.depth - start - depth : 0, next = left < affine_chunk ? left : affine_chunk;
+        const bool by_row = block.b_column == 1;
+        const std::size_t tile_count =
+            (block.columns + panel - 1) / panel * ((block.rows + Tile<T>::rows - 1) / Tile<T>::rows);
+        Prefetch ahead(b + static_cast<std::ptrdiff_t>(depth) * block.b_row,
+                       (by_row ? block.b_row : block.b_column) * static_cast<std::ptrdiff_t>(sizeof(T)),
+                       next == 0 ? 0 : by_row ? next : block.columns, (by_row ? block.columns : next) * sizeof(T),
+                       tile_count);
         for (std::size_t column = 0; column < block.columns; column += panel) {
             const std::size_t columns = block.columns - column < panel ? block.columns - column : panel;
             const std::size_t vectors = (columns + width<T> - 1) / width<T>;
@@ -232,13 +270,18 @@ template <class T> void product_block(const ProductBlock<T> &block) {
                      : block.packed != nullptr ? block.packed + column * block.depth + start * padded
                                                : b + column;
             work.b_stride = in_panels ? static_cast<std::ptrdiff_t>(padded) : block.b_row;
-            for_row_tiles<T>(block.rows, [&](std::size_t row, std::size_t height) __attribute__((always_inline)) {
+            auto run = [&](std::size_t row, std::size_t height, std::size_t t) __attribute__((always_inline)) {
                 const std::ptrdiff_t i = static_cast<std::ptrdiff_t>(row);
-                work.a = a + i * block.a_row;
-                work.a_stride = transposed ? block.a_column : block.a_row;
+                work.a = block.packed_a != nullptr ? block.packed_a + t * block.a_panel + start * Tile<T>::rows
+                                                   : a + i * block.a_row;
                 work.c = block.c + i * block.c_row + column;
                 tiles<T>.of[height - 1][vectors - 1][transposed](work);
-            });
+                ahead.step();
+            };
+            work.a_stride = block.packed_a != nullptr ? static_cast<std::ptrdiff_t>(Tile<T>::rows)
+                            : transposed              ? block.a_column
+                                                      : block.a_row;
+            for_row_tiles<T>(block.rows, run);
         }
         start += depth;
     } while (start < block.depth);

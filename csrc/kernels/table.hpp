@@ -29,7 +29,7 @@ constexpr Kernels<T> kernels = {
     block_columns<T>,
     affine_chunk * block_columns<T>,
     product_block<T>,
-    transpose_copy<T>,
+    pack_rows<T>,
     column_sums<T>,
     pack_panels<T>,
 };

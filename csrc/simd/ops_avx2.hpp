@@ -15,6 +15,23 @@ PYNN_INLINE vec<std::uint64_t> mul_low(vec<std::uint64_t> a, vec<std::uint64_t> 
     return (vec<std::uint64_t>)_mm256_mul_epu32((__m256i)a, (__m256i)b);
 }
 
+template <class V> PYNN_INLINE V load_first(const element<V> *p, std::size_t n, element<V> rest) {
+    const ints<V> mask = below_lane<V>(n);
+    V v;
+    if constexpr (sizeof(element<V>) == 4)
+        v = (V)_mm256_maskload_epi32(reinterpret_cast<const int *>(p), (__m256i)mask);
+    else
+        v = (V)_mm256_maskload_epi64(reinterpret_cast<const long long *>(p), (__m256i)mask);
+    return select(mask, v, splat<V>(rest));
+}
+template <class V> PYNN_INLINE void store_first(element<V> *p, V v, std::size_t n) {
+    const ints<V> mask = below_lane<V>(n);
+    if constexpr (sizeof(element<V>) == 4)
+        _mm256_maskstore_epi32(reinterpret_cast<int *>(p), (__m256i)mask, (__m256i)v);
+    else
+        _mm256_maskstore_epi64(reinterpret_cast<long long *>(p), (__m256i)mask, (__m256i)v);
+}
+
 template <class T> struct Tile;
 template <> struct Tile<float> {
     static constexpr std::size_t rows = 6, vectors = 2;

@@ -16,6 +16,21 @@ PYNN_INLINE vec<std::uint64_t> mul_low(vec<std::uint64_t> a, vec<std::uint64_t> 
     return (vec<std::uint64_t>)_mm512_maskz_mul_epu32(0xff, (__m512i)a, (__m512i)b);
 }
 
+template <class V> PYNN_INLINE V load_first(const element<V> *p, std::size_t n, element<V> rest) {
+    const unsigned mask = (1u << n) - 1;
+    if constexpr (sizeof(element<V>) == 4)
+        return (V)_mm512_mask_loadu_epi32((__m512i)splat<V>(rest), static_cast<__mmask16>(mask), p);
+    else
+        return (V)_mm512_mask_loadu_epi64((__m512i)splat<V>(rest), static_cast<__mmask8>(mask), p);
+}
+template <class V> PYNN_INLINE void store_first(element<V> *p, V v, std::size_t n) {
+    const unsigned mask = (1u << n) - 1;
+    if constexpr (sizeof(element<V>) == 4)
+        _mm512_mask_storeu_epi32(p, static_cast<__mmask16>(mask), (__m512i)v);
+    else
+        _mm512_mask_storeu_epi64(p, static_cast<__mmask8>(mask), (__m512i)v);
+}
+
 template <class T> struct Tile;
 template <> struct Tile<float> {
     static constexpr std::size_t rows = 14, vectors = 2;

@@ -19,6 +19,11 @@ PYNN_INLINE vec<std::uint64_t> mul_low(vec<std::uint64_t> a, vec<std::uint64_t> 
     return (vec<std::uint64_t>)vmull_u32(vmovn_u64((uint64x2_t)a), vmovn_u64((uint64x2_t)b));
 }
 
+template <class V> PYNN_INLINE V load_first(const element<V> *p, std::size_t n, element<V> rest) {
+    return load_first_buffered<V>(p, n, rest);
+}
+template <class V> PYNN_INLINE void store_first(element<V> *p, V v, std::size_t n) { store_first_buffered(p, v, n); }
+
 template <class T> struct Tile;
 template <> struct Tile<float> {
     static constexpr std::size_t rows = 12, vectors = 2;

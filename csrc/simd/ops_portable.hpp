@@ -169,6 +169,11 @@ PYNN_INLINE vec<std::uint64_t> mul_low(vec<std::uint64_t> a, vec<std::uint64_t> 
 #endif
 }
 
+template <class V> PYNN_INLINE V load_first(const element<V> *p, std::size_t n, element<V> rest) {
+    return load_first_buffered<V>(p, n, rest);
+}
+template <class V> PYNN_INLINE void store_first(element<V> *p, V v, std::size_t n) { store_first_buffered(p, v, n); }
+
 template <class T> struct Tile;
 template <> struct Tile<float> {
     static constexpr std::size_t rows = 4, vectors = 2;

@@ -39,17 +39,16 @@ template <class V> PYNN_INLINE V load(const element<V> *p) {
 }
 template <class V> PYNN_INLINE void store(element<V> *p, V v) { __builtin_memcpy(p, &v, sizeof v); }
 
-template <class V> PYNN_INLINE V load_first(const element<V> *p, std::size_t n, element<V> rest) {
-    element<V> buffer[width<element<V>>];
-    for (std::size_t i = 0; i < width<element<V>>; ++i) buffer[i] = rest;
-    __builtin_memcpy(buffer, p, n * sizeof(element<V>));
-    return load<V>(buffer);
+template <class V, class I, std::size_t... Lane> PYNN_INLINE I lane_numbers(std::index_sequence<Lane...>) {
+    return I{static_cast<element<I>>(Lane)...};
 }
-template <class V> PYNN_INLINE void store_first(element<V> *p, V v, std::size_t n) {
-    element<V> buffer[width<element<V>>];
-    store(buffer, v);
-    __builtin_memcpy(p, buffer, n * sizeof(element<V>));
+// All ones in the lanes below n (from n on).
+template <class V> PYNN_INLINE ints<V> below_lane(std::size_t n) {
+    using I = ints<V>;
+    constexpr auto lanes = std::make_index_sequence<width<element<V>>>();
+    return lane_numbers<V, I>(lanes) < (static_cast<element<I>>(n) - I{});
 }
+template <class V> PYNN_INLINE ints<V> from_lane(std::size_t n) { return ~below_lane<V>(n); }
 
 // a0 b0 a1 b1 ... of the first halves (Second: of the second halves) of a and b
 template <bool Second, class V, std::size_t... I> PYNN_INLINE V interleave(V a, V b, std::index_sequence<I...>) {
@@ -87,6 +86,19 @@ template <class V> PYNN_INLINE V magnitude(V v) { return as<V>(bits(v) & ~sign_b
 template <class V> PYNN_INLINE V with_sign_of(V v, V sign) { return as<V>(bits(v) | (bits(sign) & sign_bits<V>())); }
 // x where it is a NaN; else y
 template <class V> PYNN_INLINE V keep_nan(V x, V y) { return select(x != x, x, y); }
+
+// Loads and stores of the first n lanes by way of a buffer, for instruction sets without masks.
+template <class V> PYNN_INLINE V load_first_buffered(const element<V> *p, std::size_t n, element<V> rest) {
+    element<V> buffer[width<element<V>>];
+    for (std::size_t i = 0; i < width<element<V>>; ++i) buffer[i] = rest;
+    __builtin_memcpy(buffer, p, n * sizeof(element<V>));
+    return load<V>(buffer);
+}
+template <class V> PYNN_INLINE void store_first_buffered(element<V> *p, V v, std::size_t n) {
+    element<V> buffer[width<element<V>>];
+    store(buffer, v);
+    __builtin_memcpy(p, buffer, n * sizeof(element<V>));
+}
 
 } // namespace
 } // namespace pynn::PYNN_ISA
