@@ -67,6 +67,18 @@ template <class T> struct RowPanels {
     }
 };
 
+// b laid out in panels of columns, by all threads.
+template <class T>
+void pack_columns(MatrixView<T> b, std::size_t n, std::size_t k, T *packed, const Kernels<T> &kernels, int threads) {
+    const std::size_t panel = kernels.panel_columns;
+    parallel_for_slots(ceil_div(n, panel), ceil_div(elementwise_grain, panel * k), threads,
+                       [&](std::size_t begin, std::size_t end, int) {
+                           const std::size_t column = begin * panel;
+                           kernels.pack(b.data + static_cast<std::ptrdiff_t>(column) * b.column, b.row, b.column, k,
+                                        std::min(n, end * panel) - column, packed + column * k);
+                       });
+}
+
 template <class T> void add(const T *x, std::size_t n, T *sums) {
     for (std::size_t i = 0; i < n; ++i) sums[i] += x[i];
 }
@@ -93,6 +105,15 @@ void product(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, Matri
     // Few rows keep the fma units busier on b itself, as long as it stays in the cache.
     const bool use_panels = panels != nullptr && (!small || m > kernels.tile_rows);
     const T *packed = use_panels ? panels->of(kernels) : nullptr;
+    // Once for all where several blocks of rows would each pack the same columns.
+    const double b_bytes = static_cast<double>(k) * static_cast<double>(n) * sizeof(T);
+    const bool pack_b = packed == nullptr && pack && cut.row_blocks > 1 && b_bytes <= most_packed;
+    const std::size_t panel = kernels.panel_columns;
+    Scratch<T> columns(pack_b ? ceil_div(n, panel) * panel * k : 0);
+    if (pack_b) {
+        pack_columns(b, n, k, columns.get(), kernels, threads);
+        packed = columns.get();
+    }
     constexpr std::size_t line = cache_line / sizeof(T);
     const std::size_t aside = accumulate ? ceil_div(cut.rows * cut.columns, line) * line : 0; // a block's finished sums
     const std::size_t workspace_size = kernels.product_workspace + aside;
@@ -142,14 +163,8 @@ template <class T>
 Panels<T>::Panels(std::size_t n, std::size_t k, MatrixView<T> b) : kernels_(&active_kernels_of<T>()) {
     const Kernels<T> &kernels = *kernels_;
     if (n == 0 || k == 0) return;
-    const std::size_t panel = kernels.panel_columns, count = ceil_div(n, panel);
-    memory_ = keep<T>(count * panel * k);
-    T *packed = memory_.get();
-    parallel_for(count, ceil_div(elementwise_grain, panel * k), [&](std::size_t begin, std::size_t end) {
-        const std::size_t column = begin * panel;
-        kernels.pack(b.data + static_cast<std::ptrdiff_t>(column) * b.column, b.row, b.column, k,
-                     std::min(n, end * panel) - column, packed + column * k);
-    });
+    memory_ = keep<T>(ceil_div(n, kernels.panel_columns) * kernels.panel_columns * k);
+    pack_columns(b, n, k, memory_.get(), kernels, thread_count());
 }
 
 template <class T>

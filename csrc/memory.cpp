@@ -1,8 +1,10 @@
-// A few blocks kept per thread: a call in steady state asks the system for nothing.
+// Some blocks kept per thread: a call in steady state asks the system for nothing.
 #include "memory.hpp"
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -13,7 +15,7 @@ namespace {
 
 constexpr std::size_t huge_page = std::size_t(2) << 20;
 constexpr std::size_t most_kept = std::size_t(64) << 20; // bytes of a thread's blocks together; what is more goes back
-constexpr int blocks_kept = 4;
+constexpr int blocks_kept = 16;
 
 struct alignas(cache_line) Header {
     std::size_t bytes;
@@ -31,50 +33,60 @@ Header *allocate(std::size_t bytes) {
     return new (memory) Header{total - sizeof(Header)};
 }
 
+// The thread's free blocks, from the oldest to the newest.
 struct Cache {
-    Header *blocks[blocks_kept] = {};
+    Header *blocks[blocks_kept];
+    int count = 0;
+    std::size_t bytes = 0;
+
+    Header *take(int at) {
+        Header *block = blocks[at];
+        std::move(blocks + at + 1, blocks + count, blocks + at);
+        --count;
+        bytes -= block->bytes;
+        return block;
+    }
     ~Cache() {
-        for (Header *block : blocks) std::free(block);
+        while (count > 0) std::free(take(0));
     }
 };
 thread_local Cache cache;
 
+Header *header_of(void *memory) { return static_cast<Header *>(memory) - 1; }
+
 } // namespace
 
 void *take_scratch(std::size_t bytes) {
-    Header **best = nullptr;
-    for (Header *&block : cache.blocks)
-        if (block != nullptr && block->bytes >= bytes && (best == nullptr || block->bytes < (*best)->bytes))
-            best = &block;
-    Header *block;
-    if (best != nullptr) {
-        block = *best;
-        *best = nullptr;
-    } else {
-        block = allocate(bytes);
+    const std::size_t most = bytes > SIZE_MAX / 4 ? SIZE_MAX : 2 * bytes + (std::size_t(64) << 10); // else wasteful
+    int best = -1;
+    for (int i = 0; i < cache.count; ++i) {
+        const std::size_t offered = cache.blocks[i]->bytes;
+        if (offered >= bytes && offered <= most && (best < 0 || offered < cache.blocks[best]->bytes)) best = i;
     }
-    return block + 1;
+    return (best >= 0 ? cache.take(best) : allocate(bytes)) + 1;
 }
 
 void give_back_scratch(void *memory) noexcept {
     if (memory == nullptr) return;
-    Header *block = static_cast<Header *>(memory) - 1;
-    std::size_t kept = block->bytes;
-    Header **place = nullptr;
-    for (Header *&other : cache.blocks) {
-        if (other == nullptr)
-            place = &other;
-        else
-            kept += other->bytes;
-    }
-    if (place != nullptr && kept <= most_kept)
-        *place = block;
-    else
+    Header *block = header_of(memory);
+    if (block->bytes > most_kept) {
         std::free(block);
+        return;
+    }
+    while (cache.count == blocks_kept || cache.bytes > most_kept - block->bytes) std::free(cache.take(0));
+    cache.blocks[cache.count++] = block;
+    cache.bytes += block->bytes;
+}
+
+void *resize_scratch(void *memory, std::size_t bytes) {
+    void *larger = take_scratch(bytes);
+    if (memory != nullptr) std::memcpy(larger, memory, std::min(bytes, header_of(memory)->bytes));
+    give_back_scratch(memory);
+    return larger;
 }
 
 void *allocate_kept(std::size_t bytes) { return allocate(bytes) + 1; }
 
-void FreeKept::operator()(void *memory) const noexcept { std::free(static_cast<Header *>(memory) - 1); }
+void FreeKept::operator()(void *memory) const noexcept { std::free(header_of(memory)); }
 
 } // namespace pynn::detail

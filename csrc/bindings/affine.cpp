@@ -209,7 +209,7 @@ void check_output(const Operand &out, int type, int dimensions, const npy_intp *
 // A new array where none is given. adds: what stands in it is an operand too.
 Output output(const char *name, py::handle given, int type, int dimensions, const npy_intp *shape,
               std::initializer_list<const Operand *> operands, bool adds = false) {
-    auto fresh = [&] { return owned(PyArray_SimpleNew(dimensions, const_cast<npy_intp *>(shape), type)); };
+    auto fresh = [&] { return new_array(dimensions, shape, type); };
     if (given.is_none()) {
         py::object array = fresh();
         return {name, array, array};

@@ -54,6 +54,10 @@ template <class T> py::object owned(T *reference) {
     return py::reinterpret_steal<py::object>(reinterpret_cast<PyObject *>(reference));
 }
 
+// A new array, not initialized. A large one lives in memory.hpp's aligned blocks, which are reused: fresh pages of the
+// system would take longer than many a result.
+py::object new_array(int dimensions, const npy_intp *shape, int type);
+
 // Drops the GIL while it lives. A thread that wants it back when the interpreter is gone is ended by Python, as an
 // unwinding that must not pass through C++ frames: it stays here until the process ends.
 class WithoutGil {

@@ -8,10 +8,10 @@ namespace pynn::PYNN_ISA {
 namespace {
 
 template <class T> constexpr std::size_t panel_columns = Tile<T>::vectors * width<T>;
-// A chunk of a block's rows of a (512 KiB), of its columns of b (256 KiB) and c share the second-level cache.
+// A chunk of a block's rows of a (192 KiB), and of its columns of b (256 KiB) or c, share the second-level cache.
 template <class T>
 constexpr std::size_t block_rows =
-    (std::size_t(512) << 10) / (affine_chunk * sizeof(T)) / Tile<T>::rows * Tile<T>::rows;
+    (std::size_t(192) << 10) / (affine_chunk * sizeof(T)) / Tile<T>::rows * Tile<T>::rows;
 template <class T>
 constexpr std::size_t block_columns =
     (std::size_t(256) << 10) / (affine_chunk * sizeof(T)) / panel_columns<T> * panel_columns<T>;
@@ -119,16 +119,22 @@ template <class T> struct Tiles {
 };
 template <class T> constexpr Tiles<T> tiles{};
 
-// Columns of b as panels of [k][column], the missing ones of the last vector 0. b_column is 1: whole rows are read, as
-// memory likes it.
+// Columns of b as panels of [k][column], the missing ones of the last vector 0. b_column is 1. Panel by panel: what is
+// written lies in a line, and what is read comes from the second-level cache as it was asked for.
 template <class T>
 void pack_by_row(const T *b, std::ptrdiff_t b_row, std::size_t depth, std::size_t columns, T *packed) {
-    for (std::size_t k = 0; k < depth; ++k, b += b_row)
-        for (std::size_t j = 0; j < columns; j += width<T>) {
-            const std::size_t panel = j / panel_columns<T> * panel_columns<T>;
-            T *to = packed + panel * depth + k * panel_padded<T>(columns - panel) + (j - panel);
-            store(to, j + width<T> <= columns ? load<vec<T>>(b + j) : load_first<vec<T>>(b + j, columns - j, T(0)));
+    constexpr std::size_t panel = panel_columns<T>, ahead = 8;
+    for (; columns >= panel; columns -= panel, b += panel) {
+        const T *from = b;
+        for (std::size_t k = 0; k < depth; ++k, from += b_row, packed += panel) {
+            __builtin_prefetch(from + static_cast<std::ptrdiff_t>(ahead) * b_row);
+#pragma GCC unroll 8
+            for (std::size_t j = 0; j < panel; j += width<T>) store(packed + j, load<vec<T>>(from + j));
         }
+    }
+    for (std::size_t j, k = 0; k < depth && columns > 0; ++k, b += b_row)
+        for (j = 0; j < columns; j += width<T>, packed += width<T>)
+            store(packed, j + width<T> <= columns ? load<vec<T>>(b + j) : load_first<vec<T>>(b + j, columns - j, T(0)));
 }
 
 // to[j, i] = from[i, j], the rows of `to` filled up with zeros to whole vectors; square blocks are transposed in registers.
