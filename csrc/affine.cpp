@@ -45,23 +45,24 @@ constexpr std::size_t panels_worth_packing = 8;            // how often a row of
 constexpr std::size_t rows_in_cache = std::size_t(64) << 10; // bytes of a that the micro-tile reads as well unpacked
 constexpr double most_packed = 64 << 20;                   // bytes
 
-// a laid out in the panels that micro-tiles read, those of a block of rows after each other.
-template <class T> struct RowPanels {
-    std::size_t panel, tiles_per_block, size;
+// a laid out for micro-tiles, by all threads: blocks of rows, chunk by chunk.
+template <class T> struct PackedRows {
+    std::size_t chunks, chunk, size;
 
-    RowPanels(const Cut &cut, std::size_t k, const Kernels<T> &kernels)
-        : panel(ceil_div(kernels.tile_rows * k * sizeof(T) + cache_line, cache_line) * cache_line / sizeof(T)),
-          tiles_per_block(ceil_div(cut.rows, kernels.tile_rows)), size(cut.row_blocks * tiles_per_block * panel) {}
-
+    PackedRows(const Cut &cut, std::size_t k, const Kernels<T> &kernels) : chunks(ceil_div(k, affine_chunk)) {
+        const std::size_t rows = ceil_div(cut.rows, kernels.tile_rows) * kernels.tile_rows;
+        chunk = ceil_div(rows * std::min(k, affine_chunk) * sizeof(T) + cache_line, cache_line) * cache_line / sizeof(T);
+        size = cut.row_blocks * chunks * chunk;
+    }
     void pack(MatrixView<T> a, std::size_t m, std::size_t k, const Cut &cut, T *packed, const Kernels<T> &kernels,
               int threads) const {
-        const std::size_t grain = ceil_div(elementwise_grain, kernels.tile_rows * k);
-        parallel_for_slots(cut.row_blocks * tiles_per_block, grain, threads, [&](std::size_t begin, std::size_t end, int) {
-            for (std::size_t block = begin / tiles_per_block; block * tiles_per_block < end; ++block) {
-                const std::size_t row = block * cut.rows, first = block * tiles_per_block;
-                kernels.pack_rows(a.data + static_cast<std::ptrdiff_t>(row) * a.row, a.row, a.column, k,
-                                  std::min(cut.rows, m - row), std::max(begin, first) - first, end - first, panel,
-                                  packed + first * panel);
+        parallel_for_slots(cut.row_blocks * chunks, 1, threads, [&](std::size_t begin, std::size_t end, int) {
+            for (std::size_t i = begin; i < end; ++i) {
+                const std::size_t row = i / chunks * cut.rows, start = i % chunks * affine_chunk;
+                kernels.pack_rows(a.data + static_cast<std::ptrdiff_t>(row) * a.row +
+                                      static_cast<std::ptrdiff_t>(start) * a.column,
+                                  a.row, a.column, std::min(affine_chunk, k - start), std::min(cut.rows, m - row),
+                                  packed + i * chunk);
             }
         });
     }
@@ -99,9 +100,9 @@ void product(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, Matri
     const double a_bytes = static_cast<double>(m) * static_cast<double>(k) * sizeof(T);
     const bool pack_a = ceil_div(n, kernels.panel_columns) >= panels_worth_packing && a_bytes > rows_in_cache &&
                         a_bytes <= most_packed;
-    const RowPanels<T> row_panels(cut, k, kernels);
-    Scratch<T> rows(pack_a ? row_panels.size : 0);
-    if (pack_a) row_panels.pack(a, m, k, cut, rows.get(), kernels, threads);
+    const PackedRows<T> layout(cut, k, kernels);
+    Scratch<T> rows(pack_a ? layout.size : 0);
+    if (pack_a) layout.pack(a, m, k, cut, rows.get(), kernels, threads);
     // Few rows keep the fma units busier on b itself, as long as it stays in the cache.
     const bool use_panels = panels != nullptr && (!small || m > kernels.tile_rows);
     const T *packed = use_panels ? panels->of(kernels) : nullptr;
@@ -133,8 +134,8 @@ void product(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, Matri
                 block.a_row = a.row;
                 block.a_column = a.column;
                 block.packed_a =
-                    pack_a ? rows.get() + t % cut.row_blocks * row_panels.tiles_per_block * row_panels.panel : nullptr;
-                block.a_panel = row_panels.panel;
+                    pack_a ? rows.get() + t % cut.row_blocks * layout.chunks * layout.chunk : nullptr;
+                block.a_chunk = layout.chunk;
                 block.b = b.data + static_cast<std::ptrdiff_t>(column) * b.column;
                 block.b_row = b.row;
                 block.b_column = b.column;

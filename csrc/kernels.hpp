@@ -21,7 +21,7 @@ template <class T> struct ProductBlock {
     const T *a;
     std::ptrdiff_t a_row, a_column;
     const T *packed_a;   // a's part as pack_rows() lays it out, read instead of a; or nullptr
-    std::size_t a_panel; // elements from one of its panels to the next
+    std::size_t a_chunk; // elements from one of its chunks to the next
     const T *b;
     std::ptrdiff_t b_row, b_column;
     bool pack;       // copy b's part into the workspace first; else b_column is 1 and b is read in place
@@ -50,10 +50,10 @@ template <class T> struct Kernels {
     std::size_t block_rows, block_columns; // the most of one block
     std::size_t product_workspace;
     void (*product)(const ProductBlock<T> &block);
-    // Lays tiles first .. last - 1 of a block's rows of a out for ProductBlock::packed_a; a panel is tile_rows * depth
-    // elements and the length of a vector. One of a's strides is 1.
+    // Lays a chunk of a block's rows of a out for ProductBlock::packed_a: rows up to whole tiles, times depth, and the
+    // length of a vector. One of a's strides is 1.
     void (*pack_rows)(const T *a, std::ptrdiff_t a_row, std::ptrdiff_t a_column, std::size_t depth, std::size_t rows,
-                      std::size_t first, std::size_t last, std::size_t panel, T *packed);
+                      T *packed);
     void (*column_sums)(const T *x, std::ptrdiff_t x_row, std::size_t rows, std::size_t columns, T *sums);
     // Lays columns of b out in panels for ProductBlock::packed: panel p, of [k][column], begins at packed +
     // p * panel_columns * depth. One of b's strides is 1.

@@ -8,13 +8,13 @@ namespace pynn::PYNN_ISA {
 namespace {
 
 template <class T> constexpr std::size_t panel_columns = Tile<T>::vectors * width<T>;
-// A chunk of a block's rows of a (192 KiB), and of its columns of b (256 KiB) or c, share the second-level cache.
+// A chunk of a block's rows of a (192 KiB) and two of its columns of b (128 KiB each) share the second-level cache.
 template <class T>
 constexpr std::size_t block_rows =
     (std::size_t(192) << 10) / (affine_chunk * sizeof(T)) / Tile<T>::rows * Tile<T>::rows;
 template <class T>
 constexpr std::size_t block_columns =
-    (std::size_t(256) << 10) / (affine_chunk * sizeof(T)) / panel_columns<T> * panel_columns<T>;
+    (std::size_t(128) << 10) / (affine_chunk * sizeof(T)) / panel_columns<T> * panel_columns<T>;
 
 // The columns that a panel of so many takes when packed.
 template <class T> constexpr std::size_t panel_padded(std::size_t columns) {
@@ -166,13 +166,14 @@ void transpose_copy(const T *from, std::ptrdiff_t from_row, std::size_t rows, st
     }
 }
 
-// The same as pack_by_row where b_row is 1.
+// The same as pack_by_row where b_row is 1; panels begin `stride` elements apart.
 template <class T>
-void pack_by_column(const T *b, std::ptrdiff_t b_column, std::size_t depth, std::size_t columns, T *packed) {
-    for (std::size_t panel = 0; panel < columns; panel += panel_columns<T>) {
+void pack_by_column(const T *b, std::ptrdiff_t b_column, std::size_t depth, std::size_t columns, T *packed,
+                    std::size_t stride) {
+    for (std::size_t panel = 0; panel < columns; panel += panel_columns<T>, packed += stride) {
         const std::size_t present = columns - panel < panel_columns<T> ? columns - panel : panel_columns<T>;
-        transpose_copy(b + static_cast<std::ptrdiff_t>(panel) * b_column, b_column, present, depth,
-                       packed + panel * depth, static_cast<std::ptrdiff_t>(panel_padded<T>(present)));
+        transpose_copy(b + static_cast<std::ptrdiff_t>(panel) * b_column, b_column, present, depth, packed,
+                       static_cast<std::ptrdiff_t>(panel_padded<T>(present)));
     }
 }
 
@@ -187,16 +188,14 @@ template <class T, class F> PYNN_INLINE void for_row_tiles(std::size_t rows, F f
     }
 }
 
-// Tiles first .. last - 1 of a block's rows of a, each as a panel of [k][row], `panel` elements apart: what a micro-tile
-// reads lies in a line.
+// A chunk of a block's rows of a as [tile][k][row], what the micro-tiles read one after the other in one line. Up to a
+// vector is written beyond it.
 template <class T>
-void pack_rows(const T *a, std::ptrdiff_t a_row, std::ptrdiff_t a_column, std::size_t depth, std::size_t rows,
-               std::size_t first, std::size_t last, std::size_t panel, T *packed) {
+void pack_rows(const T *a, std::ptrdiff_t a_row, std::ptrdiff_t a_column, std::size_t depth, std::size_t rows, T *packed) {
     constexpr std::ptrdiff_t to_row = Tile<T>::rows;
     for_row_tiles<T>(rows, [&](std::size_t row, std::size_t height, std::size_t t) {
-        if (t < first || t >= last) return;
         const T *from = a + static_cast<std::ptrdiff_t>(row) * a_row;
-        T *to = packed + t * panel;
+        T *to = packed + t * Tile<T>::rows * depth;
         if (a_column == 1) {
             transpose_copy(from, a_row, height, depth, to, to_row);
             return;
@@ -214,28 +213,55 @@ void pack_panels(const T *b, std::ptrdiff_t b_row, std::ptrdiff_t b_column, std:
     if (b_column == 1)
         pack_by_row(b, b_row, depth, columns, packed);
     else
-        pack_by_column(b, b_column, depth, columns, packed);
+        pack_by_column(b, b_column, depth, columns, packed, panel_columns<T> * depth);
 }
 
-// Asks for a matrix's cache lines in the second-level cache, a few at a time, while the fma units are busy.
-class Prefetch {
+// In the workspace panels lie a cache line more than their size apart, else their rows would share sets of the cache.
+template <class T>
+constexpr std::size_t workspace_panel = panel_columns<T> * affine_chunk + 64 / sizeof(T);
+template <class T>
+constexpr std::size_t workspace_size = 2 * (block_columns<T> / panel_columns<T>)*workspace_panel<T>;
+
+// Packs a chunk of b into panels of the workspace, some rows at a step, so that it can go on between micro-tiles: the rows
+// after those are on their way from memory while the fma units are busy.
+template <class T> class ChunkPacker {
   public:
-    Prefetch(const void *first, std::ptrdiff_t stride, std::size_t rows, std::size_t row_bytes, std::size_t steps)
-        : row_(static_cast<const char *>(first)), stride_(stride), rows_(rows),
-          lines_((row_bytes + cache_line - 1) / cache_line), each_((rows * lines_ + steps - 1) / steps) {}
+    ChunkPacker(const T *b, std::ptrdiff_t b_row, std::size_t depth, std::size_t columns, T *packed, std::size_t steps)
+        : from_(b), b_row_(b_row), columns_(columns), left_(depth), each_((depth + steps - 1) / steps), to_(packed) {
+        for (std::size_t k = 0; k < ahead && k < depth; ++k) prefetch(from_ + static_cast<std::ptrdiff_t>(k) * b_row);
+    }
 
     PYNN_INLINE void step() {
-        for (std::size_t i = 0; i < each_ && rows_ > 0; ++i) {
-            __builtin_prefetch(row_ + line_ * cache_line, 0, 2);
-            if (++line_ == lines_) line_ = 0, row_ += stride_, --rows_;
+        constexpr std::size_t panel = panel_columns<T>;
+        for (std::size_t i = 0; i < each_ && left_ > 0; ++i, --left_, ++k_, from_ += b_row_) {
+            if (left_ > ahead) prefetch(from_ + static_cast<std::ptrdiff_t>(ahead) * b_row_);
+            T *to = to_;
+            std::size_t column = 0;
+            for (; column + panel <= columns_; column += panel, to += workspace_panel<T>)
+#pragma GCC unroll 8
+                for (std::size_t j = 0; j < panel; j += width<T>)
+                    store(to + k_ * panel + j, load<vec<T>>(from_ + column + j));
+            const std::size_t rest = columns_ - column;
+            to += k_ * panel_padded<T>(rest);
+            for (std::size_t j = 0; j < rest; j += width<T>)
+                store(to + j, j + width<T> <= rest ? load<vec<T>>(from_ + column + j)
+                                                   : load_first<vec<T>>(from_ + column + j, rest - j, T(0)));
         }
+    }
+    void finish() {
+        while (left_ > 0) step();
     }
 
   private:
-    static constexpr std::size_t cache_line = 64;
-    const char *row_;
-    std::ptrdiff_t stride_;
-    std::size_t rows_, lines_, each_, line_ = 0;
+    static constexpr std::size_t ahead = 6; // rows
+    void prefetch(const T *row) const {
+        for (std::size_t j = 0; j < columns_; j += 64 / sizeof(T)) __builtin_prefetch(row + j);
+    }
+
+    const T *from_;
+    std::ptrdiff_t b_row_;
+    std::size_t columns_, left_, each_, k_ = 0;
+    T *to_;
 };
 
 template <class T> void product_block(const ProductBlock<T> &block) {
@@ -246,21 +272,26 @@ template <class T> void product_block(const ProductBlock<T> &block) {
     const std::size_t vectors_fit =
         !in_panels && !transposed && block.rows < Tile<T>::rows ? vectors_of_tile<T>(block.rows) : Tile<T>::vectors;
     const std::size_t panel = vectors_fit * width<T>;
+    const std::size_t row_tiles = (block.rows + Tile<T>::rows - 1) / Tile<T>::rows;
+    const std::size_t steps = (block.columns + panel - 1) / panel * row_tiles;
+    auto chunk_of = [&](std::size_t start) { // its packing into one half of the workspace
+        const std::size_t left = block.depth - start, half = start / affine_chunk % 2 * (workspace_size<T> / 2);
+        return ChunkPacker<T>(block.b + static_cast<std::ptrdiff_t>(start) * block.b_row, block.b_row,
+                              left < affine_chunk ? left : affine_chunk, block.columns, block.workspace + half, steps);
+    };
+    const bool by_row = pack && block.b_column == 1;
+    if (by_row) chunk_of(0).finish();
     std::size_t start = 0;
     do { // at least once: depth 0 gives the bias
         const std::size_t depth = block.depth - start < affine_chunk ? block.depth - start : affine_chunk;
         const bool last = start + depth == block.depth;
         const T *a = block.a + static_cast<std::ptrdiff_t>(start) * block.a_column;
         const T *b = block.b + static_cast<std::ptrdiff_t>(start) * block.b_row;
-        if (pack) pack_panels(b, block.b_row, block.b_column, depth, block.columns, block.workspace);
-        const std::size_t left = pack ? block.depth - start - depth : 0, next = left < affine_chunk ? left : affine_chunk;
-        const bool by_row = block.b_column == 1;
-        const std::size_t tile_count =
-            (block.columns + panel - 1) / panel * ((block.rows + Tile<T>::rows - 1) / Tile<T>::rows);
-        Prefetch ahead(b + static_cast<std::ptrdiff_t>(depth) * block.b_row,
-                       (by_row ? block.b_row : block.b_column) * static_cast<std::ptrdiff_t>(sizeof(T)),
-                       next == 0 ? 0 : by_row ? next : block.columns, (by_row ? block.columns : next) * sizeof(T),
-                       tile_count);
+        const T *packed_a = block.packed_a + start / affine_chunk * block.a_chunk;
+        T *workspace = block.workspace + start / affine_chunk % 2 * (workspace_size<T> / 2);
+        if (pack && !by_row)
+            pack_by_column(b, block.b_column, depth, block.columns, workspace, workspace_panel<T>);
+        ChunkPacker<T> next = chunk_of(by_row ? start + depth : block.depth);
         for (std::size_t column = 0; column < block.columns; column += panel) {
             const std::size_t columns = block.columns - column < panel ? block.columns - column : panel;
             const std::size_t vectors = (columns + width<T> - 1) / width<T>;
@@ -272,23 +303,29 @@ template <class T> void product_block(const ProductBlock<T> &block) {
             work.bias = last && block.bias != nullptr ? block.bias + column : nullptr;
             work.c_row = block.c_row;
             const std::size_t padded = panel_padded<T>(columns);
-            work.b = pack                      ? block.workspace + column * depth
+            work.b = pack                      ? workspace + column / panel * workspace_panel<T>
                      : block.packed != nullptr ? block.packed + column * block.depth + start * padded
                                                : b + column;
             work.b_stride = in_panels ? static_cast<std::ptrdiff_t>(padded) : block.b_row;
+            // The next packed panel, a part with each tile, from memory or the third-level cache to the second.
+            const char *next_panel = reinterpret_cast<const char *>(work.b + panel * block.depth);
+            const std::size_t lines =
+                block.packed == nullptr || column + panel >= block.columns ? 0 : (panel * depth * sizeof(T) / 64 + row_tiles - 1) / row_tiles;
             auto run = [&](std::size_t row, std::size_t height, std::size_t t) __attribute__((always_inline)) {
                 const std::ptrdiff_t i = static_cast<std::ptrdiff_t>(row);
-                work.a = block.packed_a != nullptr ? block.packed_a + t * block.a_panel + start * Tile<T>::rows
+                work.a = block.packed_a != nullptr ? packed_a + t * Tile<T>::rows * depth
                                                    : a + i * block.a_row;
                 work.c = block.c + i * block.c_row + column;
                 tiles<T>.of[height - 1][vectors - 1][transposed](work);
-                ahead.step();
+                next.step();
+                for (std::size_t i = 0; i < lines; ++i, next_panel += 64) __builtin_prefetch(next_panel, 0, 2);
             };
             work.a_stride = block.packed_a != nullptr ? static_cast<std::ptrdiff_t>(Tile<T>::rows)
                             : transposed              ? block.a_column
                                                       : block.a_row;
             for_row_tiles<T>(block.rows, run);
         }
+        next.finish();
         start += depth;
     } while (start < block.depth);
 }

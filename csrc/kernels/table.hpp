@@ -27,7 +27,7 @@ constexpr Kernels<T> kernels = {
     panel_columns<T>,
     block_rows<T>,
     block_columns<T>,
-    affine_chunk * block_columns<T>,
+    workspace_size<T>,
     product_block<T>,
     pack_rows<T>,
     column_sums<T>,
