@@ -12,6 +12,7 @@ namespace {
 
 constexpr double serial_work = 1 << 19;                       // multiplications below which one thread is faster
 constexpr std::size_t read_in_place = std::size_t(768) << 10; // bytes of b that stay in the second-level cache
+constexpr std::size_t most_rows_in_place = 2;                 // of a, where b is not in the cache
 constexpr std::size_t tasks_per_thread = 3;                   // so that a free thread can take over from a slow one
 
 std::size_t ceil_div(std::size_t a, std::size_t b) { return (a + b - 1) / b; }
@@ -24,7 +25,7 @@ struct Cut {
 template <class T> Cut cut_output(std::size_t m, std::size_t n, const Kernels<T> &kernels, std::size_t threads) {
     Cut cut{};
     cut.row_blocks = ceil_div(m, kernels.block_rows);
-    cut.column_blocks = ceil_div(n, kernels.block_columns);
+    cut.column_blocks = m <= most_rows_in_place ? 1 : ceil_div(n, kernels.block_columns);
     const std::size_t least_columns = 2 * kernels.panel_columns, least_rows = 2 * kernels.tile_rows;
     while (threads > 1 && cut.row_blocks * cut.column_blocks < tasks_per_thread * threads) {
         if (n / cut.column_blocks >= 2 * least_columns)
@@ -41,9 +42,9 @@ template <class T> Cut cut_output(std::size_t m, std::size_t n, const Kernels<T>
     return cut;
 }
 
-constexpr std::size_t panels_worth_packing = 8;            // how often a row of a is read again, for its packing to pay
+constexpr std::size_t panels_worth_packing = 8; // how often a row of a is read again, for its packing to pay
 constexpr std::size_t rows_in_cache = std::size_t(64) << 10; // bytes of a that the micro-tile reads as well unpacked
-constexpr double most_packed = 64 << 20;                   // bytes
+constexpr double most_packed = 64 << 20;                     // bytes
 
 // a laid out for micro-tiles, by all threads: blocks of rows, chunk by chunk.
 template <class T> struct PackedRows {
@@ -51,7 +52,8 @@ template <class T> struct PackedRows {
 
     PackedRows(const Cut &cut, std::size_t k, const Kernels<T> &kernels) : chunks(ceil_div(k, affine_chunk)) {
         const std::size_t rows = ceil_div(cut.rows, kernels.tile_rows) * kernels.tile_rows;
-        chunk = ceil_div(rows * std::min(k, affine_chunk) * sizeof(T) + cache_line, cache_line) * cache_line / sizeof(T);
+        chunk =
+            ceil_div(rows * std::min(k, affine_chunk) * sizeof(T) + cache_line, cache_line) * cache_line / sizeof(T);
         size = cut.row_blocks * chunks * chunk;
     }
     void pack(MatrixView<T> a, std::size_t m, std::size_t k, const Cut &cut, T *packed, const Kernels<T> &kernels,
@@ -84,6 +86,46 @@ template <class T> void add(const T *x, std::size_t n, T *sums) {
     for (std::size_t i = 0; i < n; ++i) sums[i] += x[i];
 }
 
+// The same as product() for a few rows of a and a b that is read once, from memory: a thread takes whole rows of b, chunk by
+// chunk, and the chunks' sums are added in order.
+template <class T>
+void product_by_chunks(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, MatrixView<T> b, const T *bias,
+                       std::optional<std::size_t> activation, T *c, std::ptrdiff_t c_row, bool accumulate) {
+    const Kernels<T> &kernels = active_kernels_of<T>();
+    const std::size_t chunks = ceil_div(k, affine_chunk), columns = ceil_div(n, cache_line) * cache_line;
+    Scratch<T> sums(chunks * m * columns);
+    parallel_for_slots(chunks, 1, thread_count(), [&](std::size_t begin, std::size_t end, int) {
+        for (std::size_t i = begin; i < end; ++i) {
+            const std::ptrdiff_t start = static_cast<std::ptrdiff_t>(i * affine_chunk);
+            ProductBlock<T> block{};
+            block.rows = m;
+            block.columns = n;
+            block.depth = std::min(affine_chunk, k - i * affine_chunk);
+            block.a = a.data + start * a.column;
+            block.a_row = a.row;
+            block.a_column = a.column;
+            block.b = b.data + start * b.row;
+            block.b_row = b.row;
+            block.b_column = b.column;
+            block.c = sums.get() + i * m * columns;
+            block.c_row = static_cast<std::ptrdiff_t>(columns);
+            kernels.product(block);
+        }
+    });
+    parallel_for_slots(m, 1, 1, [&](std::size_t, std::size_t, int) { // for its floating-point environment
+        for (std::size_t row = 0; row < m; ++row, c += c_row) {
+            T *y = sums.get() + row * columns;
+            for (std::size_t i = 1; i < chunks; ++i) add(y + i * m * columns, n, y);
+            if (bias != nullptr) add(bias, n, y);
+            if (activation) kernels.forward[*activation](y, y, n);
+            if (accumulate)
+                add(y, n, c);
+            else
+                std::copy(y, y + n, c);
+        }
+    });
+}
+
 // activation(a @ b + bias), written to c or added to it.
 template <class T>
 void product(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, MatrixView<T> b, const Panels<T> *panels,
@@ -94,12 +136,14 @@ void product(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, Matri
     const int threads = serial ? 1 : thread_count();
     const Cut cut = cut_output(m, n, kernels, static_cast<std::size_t>(threads));
     if (n == 1) b.column = 1;
-    // Worth its time where the block's rows use each packed element often and b would not stay in the cache.
+    // Micro-tiles read narrow columns of b: where its rows are pages apart and not in the cache, it is packed first.
     const bool small = static_cast<double>(k) * static_cast<double>(n) * sizeof(T) <= read_in_place;
-    const bool pack = b.column != 1 || (!small && cut.rows > 2 * kernels.tile_rows);
+    if (!small && !serial && m <= most_rows_in_place && b.column == 1 && panels == nullptr)
+        return product_by_chunks(m, n, k, a, b, bias, activation, c, c_row, accumulate);
+    const bool pack = b.column != 1 || (!small && cut.rows > most_rows_in_place);
     const double a_bytes = static_cast<double>(m) * static_cast<double>(k) * sizeof(T);
-    const bool pack_a = ceil_div(n, kernels.panel_columns) >= panels_worth_packing && a_bytes > rows_in_cache &&
-                        a_bytes <= most_packed;
+    const bool pack_a =
+        ceil_div(n, kernels.panel_columns) >= panels_worth_packing && a_bytes > rows_in_cache && a_bytes <= most_packed;
     const PackedRows<T> layout(cut, k, kernels);
     Scratch<T> rows(pack_a ? layout.size : 0);
     if (pack_a) layout.pack(a, m, k, cut, rows.get(), kernels, threads);
@@ -133,8 +177,7 @@ void product(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, Matri
                 block.a = a.data + static_cast<std::ptrdiff_t>(row) * a.row;
                 block.a_row = a.row;
                 block.a_column = a.column;
-                block.packed_a =
-                    pack_a ? rows.get() + t % cut.row_blocks * layout.chunks * layout.chunk : nullptr;
+                block.packed_a = pack_a ? rows.get() + t % cut.row_blocks * layout.chunks * layout.chunk : nullptr;
                 block.a_chunk = layout.chunk;
                 block.b = b.data + static_cast<std::ptrdiff_t>(column) * b.column;
                 block.b_row = b.row;

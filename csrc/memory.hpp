@@ -12,7 +12,7 @@ namespace detail {
 void *take_scratch(std::size_t bytes); // throws std::bad_alloc
 void give_back_scratch(void *memory) noexcept;
 void *resize_scratch(void *memory, std::size_t bytes); // throws std::bad_alloc, and memory stays as it is
-void *allocate_kept(std::size_t bytes); // throws std::bad_alloc
+void *allocate_kept(std::size_t bytes);                // throws std::bad_alloc
 struct FreeKept {
     void operator()(void *memory) const noexcept;
 };

@@ -171,6 +171,46 @@ def test_bits_of_long_sums(dtype, isa, rng):
     oracles.assert_same_bits(dx, oracles.affine(dz.T, x, None, CHUNK))
 
 
+# One for each way that affine goes about its work: by chunks of rows of w, few rows in either order, packing while it
+# multiplies, packing before, several blocks of rows and of columns, with ragged edges.
+WAYS = [(1, 1100, 501), (2, 1100, 501), (3, 1100, 301), (4, 801, 300), (7, 1025, 203)]
+WAYS += [(25, 523, 401), (193, 260, 129), (60, 1027, 131)]
+
+
+@pytest.mark.parametrize("size", WAYS, ids=lambda size: "x".join(map(str, size)))
+def test_bits_of_the_contract_however_it_is_done(size, dtype, isa, rng):
+    m, k, n = size
+    x, w, b = (rng.standard_normal(s).astype(dtype) for s in ((m, k), (k, n), (n,)))
+    some_rows = np.unique([0, m // 3, m // 2, m - 2, m - 1]) % m
+    some_columns = np.unique([0, 1, 7, 8, 15, 16, n // 2, n - 9, n - 8, n - 2, n - 1])
+    want = oracles.affine(x[some_rows], w[:, some_columns], b[some_columns], CHUNK)
+    for to_x, to_w in itertools.product("CF", repeat=2):
+        pynn.set_num_threads(5 if to_x == to_w else 1)
+        y = pynn.affine(x.copy(to_x), w.copy(to_w), b)
+        oracles.assert_same_bits(y[some_rows][:, some_columns], want, to_x + to_w)
+    dw = pynn.affine_backward(y, x, w)[1]
+    accumulated = np.ones((k, n), dtype)
+    pynn.affine_backward(y, x, w, need_dx=False, out=(None, accumulated, b.copy()), accumulate=True)
+    oracles.assert_same_bits(accumulated, 1 + dw, "accumulated")
+    oracles.assert_same_bits(pynn.affine(x, pynn.pack(w), b), y, "packed")
+    tanh = pynn.affine(x, w, b, activation="tanh")
+    oracles.assert_same_bits(tanh, pynn.tanh(y), "tanh")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("orders", list(itertools.product("CF", repeat=2)), ids="".join)
+def test_exact_at_every_small_size(orders, dtype, isa, rng):
+    """All of m, k and n in 0 ... 70."""
+    most = 71
+    x, w, b = whole(rng, most, most), whole(rng, most, most), whole(rng, most)
+    x, w, b = x.astype(dtype, orders[0]), w.astype(dtype, orders[1]), b.astype(dtype)
+    for k in range(most):
+        want = x[:, :k] @ w[:k] + b
+        for m, n in itertools.product(range(most), repeat=2):
+            y = pynn.affine(x[:m, :k], w[:k, :n], b[:n])
+            assert np.array_equal(y, want[:m, :n]), (m, k, n)
+
+
 def test_subnormal_sums_and_signs_of_zero(dtype, isa):
     """Underflow within a sum is gradual, and zeros have the contract's sign."""
     tiny = np.finfo(dtype).smallest_subnormal

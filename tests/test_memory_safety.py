@@ -8,6 +8,7 @@ import itertools
 import mmap
 import signal
 import sys
+import threading
 from functools import partial
 from pathlib import Path
 
@@ -161,3 +162,24 @@ def test_the_pages_are_closed(at_end, run):
     code += f"np.lib.stride_tricks.as_strided(x[{-1 if at_end else 0}:], (2,), ({8 if at_end else -8},))"
     result = run_here(run, code + "; y.sum()")
     assert result.stdout == "5.0\n" and result.returncode == -signal.SIGSEGV
+
+
+def test_large_results_are_ordinary_arrays(rng):
+    """Their memory is pynn's, aligned and used again; they own it, and can be resized, pickled and outlive everything."""
+    x, w = rng.standard_normal((300, 200), np.float32), rng.standard_normal((200, 300), np.float32)
+    y = pynn.affine(x, w)
+    want = y.copy()
+    assert y.flags.owndata and y.ctypes.data % 64 == 0
+    others = [pynn.affine(x, w) for _ in range(40)]
+    assert len({a.ctypes.data for a in (y, *others)}) == 41
+    del others
+    for rows in (700, 10, 300):
+        y.resize((rows, 300), refcheck=False)
+        assert np.array_equal(y[:10], want[:10])
+    arrays = [pynn.affine(x, w) for _ in range(3)]
+    thread = threading.Thread(target=arrays.clear)  # freed by a thread that ends
+    thread.start()
+    thread.join()
+    assert np.array_equal(pynn.affine(x, w), want)
+    assert np.zeros(100_000).flags.owndata  # NumPy's own handler is in force again
+    assert np._core.multiarray.get_handler_name() == "default_allocator"

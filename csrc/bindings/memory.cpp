@@ -13,9 +13,7 @@ constexpr npy_intp least_bytes = npy_intp(64) << 10; // below, malloc reuses mem
 void *allocate(void *, std::size_t bytes) noexcept {
     try {
         return detail::take_scratch(bytes);
-    } catch (const std::bad_alloc &) {
-        return nullptr;
-    }
+    } catch (const std::bad_alloc &) { return nullptr; }
 }
 
 void *allocate_zeros(void *, std::size_t count, std::size_t size) noexcept {
@@ -28,9 +26,7 @@ void *allocate_zeros(void *, std::size_t count, std::size_t size) noexcept {
 void *reallocate(void *, void *memory, std::size_t bytes) noexcept {
     try {
         return detail::resize_scratch(memory, bytes);
-    } catch (const std::bad_alloc &) {
-        return nullptr;
-    }
+    } catch (const std::bad_alloc &) { return nullptr; }
 }
 
 void release(void *, void *memory, std::size_t) noexcept { detail::give_back_scratch(memory); }

@@ -56,6 +56,10 @@ template <class T, std::size_t Rows, std::size_t Vectors, bool Transposed> void 
 #pragma GCC unroll 8
         for (std::size_t j = 0; j + 1 < Vectors; ++j) column[j] = load<V>(b + j * width<T>);
         column[Vectors - 1] = load<V>(b + last);
+        if constexpr (Vectors > Tile<T>::vectors) // few rows wait for memory, and b's rows may lie pages apart
+#pragma GCC unroll 4
+            for (std::size_t j = 0; j < Vectors; j += 64 / sizeof(V))
+                __builtin_prefetch(b + 16 * b_stride + j * width<T>);
 #pragma GCC unroll 16
         for (std::size_t i = 0; i < Rows; ++i) {
             V x = splat<V>(a[i / 3][static_cast<std::ptrdiff_t>(i % 3) * (Transposed ? 1 : a_stride)]);
@@ -160,8 +164,9 @@ void transpose_copy(const T *from, std::ptrdiff_t from_row, std::size_t rows, st
         }
         for (; j < columns; ++j, row += to_row)
             for (std::size_t r = 0; r < width<T>; ++r)
-                row[r] = r < present ? source[static_cast<std::ptrdiff_t>(r) * from_row + static_cast<std::ptrdiff_t>(j)]
-                                     : T(0);
+                row[r] = r < present
+                             ? source[static_cast<std::ptrdiff_t>(r) * from_row + static_cast<std::ptrdiff_t>(j)]
+                             : T(0);
         if (i == 0) return;
     }
 }
@@ -191,7 +196,8 @@ template <class T, class F> PYNN_INLINE void for_row_tiles(std::size_t rows, F f
 // A chunk of a block's rows of a as [tile][k][row], what the micro-tiles read one after the other in one line. Up to a
 // vector is written beyond it.
 template <class T>
-void pack_rows(const T *a, std::ptrdiff_t a_row, std::ptrdiff_t a_column, std::size_t depth, std::size_t rows, T *packed) {
+void pack_rows(const T *a, std::ptrdiff_t a_row, std::ptrdiff_t a_column, std::size_t depth, std::size_t rows,
+               T *packed) {
     constexpr std::ptrdiff_t to_row = Tile<T>::rows;
     for_row_tiles<T>(rows, [&](std::size_t row, std::size_t height, std::size_t t) {
         const T *from = a + static_cast<std::ptrdiff_t>(row) * a_row;
@@ -217,10 +223,8 @@ void pack_panels(const T *b, std::ptrdiff_t b_row, std::ptrdiff_t b_column, std:
 }
 
 // In the workspace panels lie a cache line more than their size apart, else their rows would share sets of the cache.
-template <class T>
-constexpr std::size_t workspace_panel = panel_columns<T> * affine_chunk + 64 / sizeof(T);
-template <class T>
-constexpr std::size_t workspace_size = 2 * (block_columns<T> / panel_columns<T>)*workspace_panel<T>;
+template <class T> constexpr std::size_t workspace_panel = panel_columns<T> * affine_chunk + 64 / sizeof(T);
+template <class T> constexpr std::size_t workspace_size = 2 * (block_columns<T> / panel_columns<T>)*workspace_panel<T>;
 
 // Packs a chunk of b into panels of the workspace, some rows at a step, so that it can go on between micro-tiles: the rows
 // after those are on their way from memory while the fma units are busy.
@@ -264,7 +268,124 @@ template <class T> class ChunkPacker {
     T *to_;
 };
 
+// One or two rows of a times a b read in place, whole rows of which go by as memory likes it: the sums of a strip of
+// columns stay in the first-level cache, and Depth terms are added to each at a time.
+template <class T, std::size_t Rows> void row_by_row(const ProductBlock<T> &block) {
+    using V = vec<T>;
+    constexpr std::size_t strip = 4096 / sizeof(T), group = 8 / Rows;
+    for (std::size_t column = 0; column < block.columns; column += strip) {
+        const std::size_t columns = block.columns - column < strip ? block.columns - column : strip;
+        T sums[Rows][strip];
+        // sums (Opening: zeros) plus Depth terms from k on
+        auto add = [&]<std::size_t Depth, bool Opening>(std::size_t k) {
+            V x[Rows][Depth + 1]; // Depth may be 0
+            for (std::size_t i = 0; i < Rows; ++i)
+                for (std::size_t d = 0; d < Depth; ++d)
+                    x[i][d] = splat<V>(block.a[static_cast<std::ptrdiff_t>(i) * block.a_row +
+                                               static_cast<std::ptrdiff_t>(k + d) * block.a_column]);
+            const T *b = block.b + static_cast<std::ptrdiff_t>(k) * block.b_row + column;
+            for (std::size_t j = 0; j < columns; j += width<T>, b += width<T>) {
+                const bool whole = j + width<T> <= columns;
+                V sum[Rows];
+                for (std::size_t i = 0; i < Rows; ++i) sum[i] = Opening ? V{} : load<V>(&sums[i][j]);
+#pragma GCC unroll 8
+                for (std::size_t d = 0; d < Depth; ++d) {
+                    const T *row = b + static_cast<std::ptrdiff_t>(d) * block.b_row;
+                    const V terms = whole ? load<V>(row) : load_first<V>(row, columns - j, T(0));
+                    for (std::size_t i = 0; i < Rows; ++i) sum[i] = fma(x[i][d], terms, sum[i]);
+                }
+                for (std::size_t i = 0; i < Rows; ++i) store(&sums[i][j], sum[i]);
+            }
+        };
+        std::size_t start = 0;
+        do { // at least once: depth 0 gives the bias
+            const std::size_t end = block.depth - start < affine_chunk ? block.depth : start + affine_chunk;
+            std::size_t k = start;
+            if (k + group <= end)
+                add.template operator()<group, true>(k), k += group;
+            else
+                add.template operator()<0, true>(k);
+            for (; k + group <= end; k += group) add.template operator()<group, false>(k);
+            for (; k < end; ++k) add.template operator()<1, false>(k);
+            for (std::size_t i = 0; i < Rows; ++i) {
+                T *c = block.c + static_cast<std::ptrdiff_t>(i) * block.c_row + column;
+                for (std::size_t j = 0; j < columns; j += width<T>) {
+                    const std::size_t lanes = columns - j < width<T> ? columns - j : width<T>;
+                    V value = load<V>(&sums[i][j]);
+                    if (start != 0) value = load_first<V>(c + j, lanes, T(0)) + value;
+                    if (end == block.depth && block.bias != nullptr)
+                        value = value + load_first<V>(block.bias + column + j, lanes, T(0));
+                    store_first(c + j, value, lanes);
+                }
+            }
+            start = end;
+        } while (start < block.depth);
+    }
+}
+
+// Few rows of a times columns of b that lie each in a line: blocks are transposed in registers and used at once, since
+// packing would cost more than the product. Groups vectors of columns at a time, so that the chains do not wait for each other.
+template <class T, std::size_t Rows, std::size_t Groups> void few_rows(const ProductBlock<T> &block) {
+    using V = vec<T>;
+    constexpr std::size_t lanes = width<T>;
+    for (std::size_t column = 0; column < block.columns; column += Groups * lanes) {
+        const T *from[Groups][lanes]; // beyond the last column: that one again
+        for (std::size_t j = 0; j < Groups * lanes; ++j) {
+            const std::size_t at = column + j < block.columns ? column + j : block.columns - 1;
+            from[j / lanes][j % lanes] = block.b + static_cast<std::ptrdiff_t>(at) * block.b_column;
+        }
+        V total[Rows][Groups] = {};
+        const T *a = block.a;
+        for (std::size_t start = 0; start < block.depth; start += affine_chunk) {
+            const std::size_t end = block.depth - start < affine_chunk ? block.depth : start + affine_chunk;
+            V sum[Rows][Groups] = {};
+            for (std::size_t k = start; k < end; k += lanes) {
+                const std::size_t present = end - k < lanes ? end - k : lanes;
+#pragma GCC unroll 4
+                for (std::size_t g = 0; g < Groups; ++g) {
+                    V rows[lanes];
+#pragma GCC unroll 16
+                    for (std::size_t r = 0; r < lanes; ++r)
+                        rows[r] =
+                            present == lanes ? load<V>(from[g][r] + k) : load_first<V>(from[g][r] + k, present, T(0));
+                    transpose(rows);
+#pragma GCC unroll 16
+                    for (std::size_t r = 0; r < lanes; ++r) {
+                        if (r >= present) break;
+                        const T *x = a + static_cast<std::ptrdiff_t>(k + r) * block.a_column;
+#pragma GCC unroll 4
+                        for (std::size_t i = 0; i < Rows; ++i)
+                            sum[i][g] =
+                                fma(splat<V>(x[static_cast<std::ptrdiff_t>(i) * block.a_row]), rows[r], sum[i][g]);
+                    }
+                }
+            }
+            for (std::size_t i = 0; i < Rows; ++i)
+                for (std::size_t g = 0; g < Groups; ++g) total[i][g] = start == 0 ? sum[i][g] : total[i][g] + sum[i][g];
+        }
+        for (std::size_t g = 0; g < Groups && column + g * lanes < block.columns; ++g) {
+            const std::size_t at = column + g * lanes,
+                              present = block.columns - at < lanes ? block.columns - at : lanes;
+            V bias{};
+            if (block.bias != nullptr) bias = load_first<V>(block.bias + at, present, T(0));
+            for (std::size_t i = 0; i < Rows; ++i)
+                store_first(block.c + static_cast<std::ptrdiff_t>(i) * block.c_row + at,
+                            block.bias != nullptr ? total[i][g] + bias : total[i][g], present);
+        }
+    }
+}
+
 template <class T> void product_block(const ProductBlock<T> &block) {
+    if (block.packed == nullptr && block.b_column == 1 && block.rows <= 2) {
+        block.rows == 1 ? row_by_row<T, 1>(block) : row_by_row<T, 2>(block);
+        return;
+    }
+    if (block.packed == nullptr && block.b_column != 1 && block.b_row == 1 && block.rows <= 4) {
+        constexpr void (*functions[])(const ProductBlock<T> &) = {few_rows<T, 1, 2>, few_rows<T, 2, 2>,
+                                                                  few_rows<T, 3, 1>, few_rows<T, 4, 1>};
+        functions[block.rows - 1](block);
+        return;
+    }
     const bool transposed = block.a_column != 1 || block.packed_a != nullptr;
     // Where a whole vector would read past the row, and before it too, b is packed as well.
     const bool pack = block.packed == nullptr && (block.pack || block.columns < width<T>);
@@ -289,8 +410,7 @@ template <class T> void product_block(const ProductBlock<T> &block) {
         const T *b = block.b + static_cast<std::ptrdiff_t>(start) * block.b_row;
         const T *packed_a = block.packed_a + start / affine_chunk * block.a_chunk;
         T *workspace = block.workspace + start / affine_chunk % 2 * (workspace_size<T> / 2);
-        if (pack && !by_row)
-            pack_by_column(b, block.b_column, depth, block.columns, workspace, workspace_panel<T>);
+        if (pack && !by_row) pack_by_column(b, block.b_column, depth, block.columns, workspace, workspace_panel<T>);
         ChunkPacker<T> next = chunk_of(by_row ? start + depth : block.depth);
         for (std::size_t column = 0; column < block.columns; column += panel) {
             const std::size_t columns = block.columns - column < panel ? block.columns - column : panel;
@@ -309,12 +429,12 @@ template <class T> void product_block(const ProductBlock<T> &block) {
             work.b_stride = in_panels ? static_cast<std::ptrdiff_t>(padded) : block.b_row;
             // The next packed panel, a part with each tile, from memory or the third-level cache to the second.
             const char *next_panel = reinterpret_cast<const char *>(work.b + panel * block.depth);
-            const std::size_t lines =
-                block.packed == nullptr || column + panel >= block.columns ? 0 : (panel * depth * sizeof(T) / 64 + row_tiles - 1) / row_tiles;
+            const std::size_t lines = block.packed == nullptr || column + panel >= block.columns
+                                          ? 0
+                                          : (panel * depth * sizeof(T) / 64 + row_tiles - 1) / row_tiles;
             auto run = [&](std::size_t row, std::size_t height, std::size_t t) __attribute__((always_inline)) {
                 const std::ptrdiff_t i = static_cast<std::ptrdiff_t>(row);
-                work.a = block.packed_a != nullptr ? packed_a + t * Tile<T>::rows * depth
-                                                   : a + i * block.a_row;
+                work.a = block.packed_a != nullptr ? packed_a + t * Tile<T>::rows * depth : a + i * block.a_row;
                 work.c = block.c + i * block.c_row + column;
                 tiles<T>.of[height - 1][vectors - 1][transposed](work);
                 next.step();
