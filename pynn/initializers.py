@@ -14,7 +14,8 @@ rule          variance                for
 ``lecun_*``   1 / fan_in              LeCun, Bottou, Orr and Müller (1998)
 ============  ======================  ==========================================
 
-``kaiming_*`` is another name of ``he_*``, after the same author.
+``kaiming_*`` is another name of ``he_*``, after the same author. For another activation,
+``activation=`` puts its `gain` in place of the rule's constant, and `recommend` chooses the rule.
 
 Each is one call of `variance_scaling`, and each is called alike::
 
@@ -22,15 +23,24 @@ Each is one call of `variance_scaling`, and each is called alike::
 
 ``out`` is filled in place: a NumPy array, any writable buffer, or a CPU tensor with DLPack.
 ``shard``, a tuple of slices of ``shape``, makes only that part of the whole, with the same bits: a
-weight is a function of the seed and its index. Weights have layout (..., in, out), as ``x @ w``
-wants; ``in_axis`` and ``out_axis`` say otherwise. PyTorch's Linear is (out, in): ``in_axis=-1,
-out_axis=-2``; its convolutions are (out, in, ...): ``in_axis=1, out_axis=0``.
+weight is a function of the seed and its index. (`orthogonal`, `delta_orthogonal` and `sparse` need
+the whole, or whole columns, on the way.) Weights have layout (..., in, out), as ``x @ w`` wants;
+``in_axis`` and ``out_axis`` say otherwise. PyTorch's are (out, in, ...): ``in_axis=1, out_axis=0``.
 
-Names differ between libraries. PyTorch's ``xavier_*`` and Keras' and JAX's ``glorot_*`` are
-``glorot_*`` here; ``xavier_*`` here has the book's fan_in. PyTorch's ``kaiming_*`` default to the
-gain of leaky ReLU with a=0, the gain of ``he_*`` here. Keras and JAX truncate their ``*_normal`` at
-two standard deviations (and widen it to the same variance); here, as in PyTorch, it is not
-truncated. No library gives another's numbers for a seed.
+Names differ between libraries; ``preset`` says whose is meant:
+
+==========  =======================================================================
+preset      what differs
+==========  =======================================================================
+``book``    the table above; normals are not truncated
+``torch``   ``xavier_*`` is the rule of ``glorot_*``; layout (out, in, ...)
+``keras``   ``xavier_*`` likewise; ``*_normal`` is truncated at two standard
+            deviations, and widened to the same variance
+``jax``     as ``keras``
+==========  =======================================================================
+
+It also gives `normal`, `uniform` and `truncated_normal` that library's default parameters. The
+distribution is that library's; the numbers for a seed are not.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ constexpr std::size_t row_length = 128;       // of the buffer
 constexpr std::size_t buffer_rows = 64;       // so that whole cache lines are written at a time
 constexpr std::uint64_t sparse = 32;          // larger steps in the stream: draw one by one
 constexpr std::size_t slice_length = 1 << 20; // elements between two looks for Ctrl-C
-constexpr std::size_t drawn_length = 1 << 10; // of the floats that become 16-bit numbers
+constexpr std::size_t drawn_length = 1 << 12; // of the floats that become 16-bit numbers
 
 template <class... T> bool finite(T... values) { return (std::isfinite(values) && ...); }
 
