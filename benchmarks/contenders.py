@@ -49,6 +49,10 @@ class Pynn:
         rng, out = np.random.default_rng(0), np.empty(size, dtype)
         return partial(pynn.random.uniform, rng=rng, out=out)
 
+    def truncated_normal(self, size, dtype):
+        rng, out = np.random.default_rng(0), np.empty(size, dtype)
+        return partial(pynn.random.truncated_normal, rng=rng, out=out)
+
     def training_step(self, x, t, params, lr):
         sizes = [params[f"W{i}"].shape[1] for i in range(1, len(params) // 2 + 1)]
         net = pynn.networks.MultiLayerNet(x.shape[1], sizes[:-1], sizes[-1])
@@ -74,6 +78,9 @@ class Reference(Pynn):
     def uniform(self, size, dtype):
         return super().uniform(size, dtype) if size <= 1_000_000 else None
 
+    def truncated_normal(self, size, dtype):
+        return super().truncated_normal(size, dtype) if size <= 1000 else None
+
 
 class NumPy(Reference):
     """What NumPy itself offers: the reference's formulas, and NumPy's own generator."""
@@ -85,6 +92,9 @@ class NumPy(Reference):
 
     def uniform(self, size, dtype):
         return partial(np.random.default_rng(0).random, dtype=dtype, out=np.empty(size, dtype))
+
+    def truncated_normal(self, size, dtype):
+        return None  # NumPy has none
 
 
 class Torch:
@@ -137,6 +147,10 @@ class Torch:
 
     def uniform(self, size, dtype):
         return self.torch.from_numpy(np.empty(size, dtype)).uniform_
+
+    def truncated_normal(self, size, dtype):
+        tensor = self.torch.from_numpy(np.empty(size, dtype))
+        return partial(self.torch.nn.init.trunc_normal_, tensor)
 
     def training_step(self, x, t, params, lr):
         torch, relu = self.torch, self.torch.relu
@@ -207,6 +221,11 @@ class Jax:
             return self.call(
                 partial(self.jax.random.uniform, shape=(size,)), self.jax.random.key(0)
             )
+
+    def truncated_normal(self, size, dtype):
+        if dtype == np.float32:
+            draw = partial(self.jax.random.truncated_normal, lower=-2.0, upper=2.0, shape=(size,))
+            return self.call(draw, self.jax.random.key(0))
 
     def training_step(self, x, t, params, lr):
         jax, jnp = self.jax, self.jax.numpy
@@ -324,8 +343,9 @@ def expected(name):
 def check(contender, name, run):
     """The contender does the same work: the reference's values; of another stream of random numbers, its moments."""
     method = WORKLOADS[name].method
-    if method in ("normal", "uniform") and type(contender) not in (Pynn, Reference):
-        mean, deviation = (0, 1) if method == "normal" else (0.5, 12**-0.5)
+    moments = {"normal": (0, 1), "uniform": (0.5, 12**-0.5), "truncated_normal": (0, 0.8796256610)}
+    if method in moments and type(contender) not in (Pynn, Reference):
+        mean, deviation = moments[method]
         (sample,) = results(run)
         limit = 5 * deviation / sample.size**0.5
         assert abs(sample.mean() - mean) < limit and abs(sample.std() - deviation) < limit, name

@@ -89,7 +89,7 @@ def rows():
                 "activation_backward",
                 partial(activation, f, *shape, backward=True),
             )
-    for distribution in ("normal", "uniform"):
+    for distribution in ("normal", "uniform", "truncated_normal"):
         for dtype in ("float32", "float64"):
             for name, size in SIZES.items():
                 inputs = partial(dict, size=size, dtype=np.dtype(dtype))

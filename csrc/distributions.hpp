@@ -1,21 +1,37 @@
-// THE distribution table: one row (name, its two parameters and what they must satisfy) and one struct (random bits ->
+// THE distribution table: one row (name, what its parameters must satisfy, their names) and one struct (random bits ->
 // values) each. The fill kernels, the binding's names and checks and pynn.random follow from the row.
 #ifndef PYNN_DISTRIBUTIONS_ROWS
 #define PYNN_DISTRIBUTIONS_ROWS
 
 #include <cstddef>
+#include <cstdint>
+#include <type_traits>
 
-// ROW(name, first parameter, second parameter, condition on finite parameters in the dtype of the values, the same in
-// words); largest is the largest finite value.
+// ROW(name, what makes constants of the parameters, condition on the parameters in the dtype of the values, the same in
+// words, parameters...); largest is the largest finite value. Conditions are false for NaN.
 #define PYNN_DISTRIBUTIONS(ROW)                                                                                        \
-    ROW(normal, loc, scale, scale >= 0, "scale >= 0")                                                                  \
-    ROW(uniform, low, high, low <= high && high - low <= largest, "low <= high and high - low finite")
+    ROW(normal, copied, finite(loc, scale) && scale >= 0, "finite loc and scale, scale >= 0", loc, scale)              \
+    ROW(uniform, copied, finite(low, high) && low <= high && high - low <= largest,                                    \
+        "finite low <= high and high - low finite", low, high)                                                         \
+    ROW(truncated_normal, truncated,                                                                                   \
+        finite(loc, scale) && scale >= 0 && lower < upper && normal_probability(lower, upper) >= 0x1p-64,              \
+        "finite loc and scale, scale >= 0, lower < upper and at least 2**-64 of a normal distribution between them",   \
+        loc, scale, lower, upper)
 
 namespace pynn {
 
 #define PYNN_COUNT(...) +1
 inline constexpr std::size_t distribution_count = 0 PYNN_DISTRIBUTIONS(PYNN_COUNT);
 #undef PYNN_COUNT
+
+// What a kernel needs to know of the parameters, computed once per call.
+template <class T> struct Constants {
+    T value[8];
+    std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t> split;
+};
+template <class T> Constants<T> copied(const T *parameters, std::size_t count);
+template <class T> Constants<T> truncated(const T *parameters, std::size_t count);
+double normal_probability(double lower, double upper);
 
 } // namespace pynn
 
@@ -36,6 +52,15 @@ template <class V> using uints = vec<typename integers<sizeof(element<V>)>::unsi
 
 template <class V> struct Pair {
     V first, second;
+};
+
+// Constants<T>, each in all lanes
+template <class V> struct Splats {
+    V value[8];
+    uints<V> split;
+    PYNN_INLINE explicit Splats(const Constants<element<V>> &c) : split(splat<uints<V>>(c.split)) {
+        for (std::size_t i = 0; i < 8; ++i) value[i] = splat<V>(c.value[i]);
+    }
 };
 
 // Polynomials for Box and Muller's radius sqrt(-2 log u) and angle, minimax. u = (a + 1/2) / 2^32 for floats and
@@ -88,8 +113,8 @@ PYNN_INLINE vec<float> add_exponent(vec<std::int32_t> exponent, float scale, vec
     return fma(convert<vec<float>>(exponent), splat<vec<float>>(scale * 0x1p-23f), rest);
 }
 PYNN_INLINE vec<double> add_exponent(vec<std::int64_t> exponent, double scale, vec<double> rest) {
-    vec<std::uint64_t> shifted = (vec<std::uint64_t>)(exponent + (std::int64_t(64) << 52)) >> 52;
-    return fma((vec<double>)(shifted | 0x4330000000000000u) - 0x1.000000000004p+52, splat<vec<double>>(scale), rest);
+    vec<std::uint64_t> shifted = (vec<std::uint64_t>)(exponent + (std::int64_t(1024) << 52)) >> 52;
+    return fma((vec<double>)(shifted | 0x4330000000000000u) - 0x1.00000000004p+52, splat<vec<double>>(scale), rest);
 }
 // -2 log(1 - g / 2)
 PYNN_INLINE vec<float> minus_two_log(vec<float> g) {
@@ -98,6 +123,13 @@ PYNN_INLINE vec<float> minus_two_log(vec<float> g) {
 PYNN_INLINE vec<double> minus_two_log(vec<double> g) {
     vec<double> t = g / (4 - g), square = t * t;
     return fma(t, fma(square, polynomial(square, NormalConstants<double>::log_tail), g), g);
+}
+// -2 log u; u = 2^exponent * m with 2/3 <= m < 4/3
+template <class V> PYNN_INLINE V minus_two_log_of(V u) {
+    using C = NormalConstants<element<V>>;
+    ints<V> exponent = (bits(u) - C::two_thirds) & -(element<ints<V>>(1) << C::mantissa);
+    V factor = as<V>(bits(-2 - V{}) - exponent); // -2 * 2^-exponent
+    return add_exponent(exponent, -C::two_ln2, minus_two_log(fma(u, factor, 2 - V{})));
 }
 // The angle less the nearest whole number of quarter turns, in quarter turns: exact but for the float's rounding
 PYNN_INLINE vec<float> rest_of_angle(vec<std::uint32_t> b) {
@@ -110,7 +142,8 @@ PYNN_INLINE vec<double> rest_of_angle(vec<std::uint64_t> b) {
 }
 
 struct normal {
-    template <class V> static PYNN_INLINE Pair<V> draw(uints<V> a, uints<V> b, V loc, V scale) {
+    template <class V> static PYNN_INLINE Pair<V> draw(uints<V> a, uints<V> b, const Splats<V> &p) {
+        const V loc = p.value[0], scale = p.value[1];
         using I = ints<V>;
         using C = NormalConstants<element<V>>;
         constexpr int top = 8 * sizeof(element<V>) - 1;
@@ -145,13 +178,97 @@ PYNN_INLINE vec<double> fraction(vec<std::uint64_t> r) {
 }
 
 struct uniform {
-    template <class V> static PYNN_INLINE Pair<V> draw(uints<V> a, uints<V> b, V low, V high) {
+    template <class V> static PYNN_INLINE Pair<V> draw(uints<V> a, uints<V> b, const Splats<V> &p) {
+        const V low = p.value[0], high = p.value[1];
         // last: the next value below high; high itself where low is no less
         uints<V> pattern = (uints<V>)high, below_zero = (uints<V>)sign_bits<V>() | 1;
         V last = (V)select(high > 0, pattern - 1, select(high < 0, pattern + 1, below_zero));
         last = select(low < high, last, high);
         V x = fma(fraction(a), high - low, low), y = fma(fraction(b), high - low, low);
         return {select(x < last, x, last), select(y < last, y, last)};
+    }
+};
+
+// The inverse of the normal distribution function by rational approximations (error relative to x): at q = p - 1/2 it
+// is q * inner(t (1 - t)), t = min(p, 1 - p), and for t < 0.02 outer(sqrt(-2 log t)). Denominators begin with 1.
+template <class T> struct InverseConstants;
+template <> struct InverseConstants<float> {
+    static constexpr int unused = 1; // bits of a word, so that the others are a whole number of either sign
+    // 2^-25.6 and 2^-29.2
+    static constexpr float inner[] = {0x1.97fd0cp+2f,  0x1.6fe3f4p+10f, 0x1.818988p+15f,
+                                      0x1.38d084p+18f, 0x1.09ef4ep+18f, -0x1.3fcc2ap+15f};
+    static constexpr float inner_divisor[] = {0x1.0p+0f, 0x1.32b9c4p+8f, 0x1.a94196p+13f, 0x1.f385eep+16f,
+                                              0x1.ad4fbp+17f};
+    static constexpr float outer[] = {-0x1.690eeap+1f, -0x1.5f9106p+1f, 0x1.3947ecp+1f, 0x1.7e8a2cp+0f, 0x1.df7a8p-4f};
+    static constexpr float outer_divisor[] = {0x1.0p+0f, 0x1.7de044p+1f, 0x1.7f58c2p+0f, 0x1.df6004p-4f};
+};
+template <> struct InverseConstants<double> {
+    static constexpr int unused = 12;
+    // 2^-55.6 and 2^-61.3
+    static constexpr double inner[] = {0x1.cbe1eaaff45a5p+2,  0x1.27308d81ebdbfp+13, 0x1.40c5c5058a425p+21,
+                                       0x1.e321d4eb93e28p+27, 0x1.2fc8805f3bccap+33, 0x1.58e4b7dee501cp+37,
+                                       0x1.679b58c97f309p+40, 0x1.4c45ec59494d9p+42, 0x1.e91c232e81583p+42,
+                                       0x1.bd45165f4d9fcp+41, 0x1.c2ce4d82b36b3p+37};
+    static constexpr double inner_divisor[] = {0x1.0p+0,
+                                               0x1.8d88b01357039p+10,
+                                               0x1.f237f3e2ebcap+18,
+                                               0x1.ac8b99bd33b56p+25,
+                                               0x1.34f0b6b2f9b29p+31,
+                                               0x1.977fd4629caaep+35,
+                                               0x1.f98433f6a81bdp+38,
+                                               0x1.212410ff050fp+41,
+                                               0x1.1aab8ae803436p+42,
+                                               0x1.8c3e305d8dd62p+41,
+                                               0x1.fbe95d4fcf29bp+38};
+    static constexpr double outer[] = {-0x1.c18c0816746edp+1, -0x1.7b6442a6e089ep+4, -0x1.87654a9083201p+4,
+                                       0x1.dc5cde314362bp+2,  0x1.0627dfb0f78d5p+4,  0x1.dffd552e92184p+2,
+                                       0x1.977a2739a8e32p+0,  0x1.356e048d88cddp-3,  0x1.6530c2bf1b572p-8,
+                                       0x1.c12cd5898fa56p-15};
+    static constexpr double outer_divisor[] = {0x1.0p+0,
+                                               0x1.667f2fc8b1a6bp+3,
+                                               0x1.9bb28c45914d8p+4,
+                                               0x1.51448a3584d81p+4,
+                                               0x1.0216c2899417fp+3,
+                                               0x1.9e2f44bfa34fp+0,
+                                               0x1.3622f12b7c09cp-3,
+                                               0x1.65352a63823aep-8,
+                                               0x1.c12bc49283491p-15};
+};
+
+PYNN_INLINE vec<float> whole_number(vec<std::int32_t> n) { return convert<vec<float>>(n); }
+// |n| <= 2^52
+PYNN_INLINE vec<double> whole_number(vec<std::int64_t> n) {
+    vec<std::int64_t> sign = n >> 63;
+    return flip_sign((vec<double>)(((n ^ sign) - sign) + 0x4330000000000000) - 0x1p+52, sign);
+}
+
+struct truncated_normal {
+    // Of a word r of n bits, the probability below x is below(lower) + (r + 1/2) width, above it above(upper) +
+    // (2^n - 1 - r + 1/2) width. Each half of the distribution takes the one that is small there.
+    template <class V> static PYNN_INLINE V one(uints<V> word, const Splats<V> &p) {
+        using I = ints<V>;
+        using C = InverseConstants<element<V>>;
+        const V loc = p.value[0], scale = p.value[1], lower = p.value[2], upper = p.value[3];
+        const V width = p.value[4], below = p.value[5], above = p.value[6], offset = p.value[7];
+        uints<V> r = word >> C::unused;
+        I distance = (I)(r - p.split);
+        I left = distance >> (8 * sizeof(element<V>) - 1); // all ones below the median
+        V q = fma(whole_number(distance), width, offset);
+        V tail = fma(whole_number((I)(r ^ ((uints<V>)~left >> C::unused))), width, select(left != 0, below, above));
+        V product = fma(-tail, tail, tail);
+        V x = q * (polynomial(product, C::inner) / polynomial(product, C::inner_divisor));
+        auto outside = tail < element<V>(0.02);
+        if (any((I)outside)) {
+            V y = sqrt(minus_two_log_of(select(outside, tail, splat<V>(element<V>(0.02)))));
+            V far = polynomial(y, C::outer) / polynomial(y, C::outer_divisor);
+            x = select(outside, flip_sign(far, left), x);
+        }
+        x = select(x < lower, lower, x);
+        x = select(x > upper, upper, x);
+        return fma(scale, x, loc);
+    }
+    template <class V> static PYNN_INLINE Pair<V> draw(uints<V> a, uints<V> b, const Splats<V> &p) {
+        return {one(a, p), one(b, p)};
     }
 };
 

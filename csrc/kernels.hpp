@@ -43,7 +43,8 @@ template <class T> struct Kernels {
     void (*softmax_backward)(const T *dy, const T *y, T *dx, std::size_t n);
 
     // Elements start .. start + n - 1 of the stream of a key.
-    void (*fill[distribution_count])(T *out, std::uint64_t key, std::uint64_t start, std::size_t n, T first, T second);
+    void (*fill[distribution_count])(T *out, std::uint64_t key, std::uint64_t start, std::size_t n,
+                                     const Constants<T> &constants);
 
     // affine
     std::size_t tile_rows, panel_columns;  // of the micro-tile
@@ -65,6 +66,9 @@ struct KernelTable {
     const char *name;
     Kernels<float> float32;
     Kernels<double> float64;
+    // Finite or infinite floats, rounded to nearest even
+    void (*to_bfloat16)(const float *from, std::uint16_t *to, std::size_t n);
+    void (*to_float16)(const float *from, std::uint16_t *to, std::size_t n);
 
     template <class T> const Kernels<T> &of() const;
 };

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,17 @@ def number(name: str, value: Any, least: float = -math.inf) -> float:
         raise ValueError(f"{name} must be finite; got {value!r}")
     if found < least:
         raise ValueError(f"{name} must be at least {least:g}; got {value!r}")
+    return found
+
+
+def real(name: str, value: Any) -> float:
+    """Return a number that may be infinite but not NaN, as a float."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number; got {value!r}") from None
+    if math.isnan(found):
+        raise ValueError(f"{name} must be a number; got {value!r}")
     return found
 
 
@@ -76,6 +88,43 @@ def float_dtype(name: str, dtype: npt.DTypeLike) -> np.dtype[Any]:
     return found
 
 
+def fill_dtype(name: str, dtype: npt.DTypeLike) -> np.dtype[Any]:
+    """Return float16, bfloat16 (of the package ml_dtypes), float32 or float64 as a dtype."""
+    wanted = "float16, bfloat16, float32 or float64"
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        hint = ", which NumPy knows once ml_dtypes is imported" if dtype == "bfloat16" else ""
+        raise TypeError(f"{name} must be {wanted}; got {dtype!r}{hint}") from None
+    if found not in (np.float16, np.float32, np.float64) and found.name != "bfloat16":
+        raise TypeError(f"{name} must be {wanted} of native byte order; got {found!r}")
+    return found
+
+
+def bits_of(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """View an array of bfloat16 as uint16, which kernels take for it; any other as it is."""
+    return array.view(np.uint16) if array.dtype.name == "bfloat16" else array
+
+
+def assign(array: npt.NDArray[Any], values: npt.ArrayLike) -> None:
+    """Write float64 values as the type of array wants them; half types are rounded from float32."""
+    values = np.asarray(values, np.float64)
+    if array.dtype.itemsize == 2:
+        with np.errstate(over="ignore"):
+            values = values.astype(np.float32)
+    if array.dtype == np.uint16:
+        values = bfloat16_bits(values)
+    with np.errstate(over="ignore", under="ignore"):
+        array[...] = values
+
+
+def bfloat16_bits(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Round float32 to bfloat16, to nearest even; return its bits as uint16."""
+    word = values.view(np.uint32) if values.ndim else values.reshape(1).view(np.uint32).reshape(())
+    rounded = (word.astype(np.uint64) + 0x7FFF + ((word >> 16) & 1)) >> 16
+    return np.where(np.isnan(values), 0x7FC0, rounded).astype(np.uint16)
+
+
 def real_array(name: str, value: Any, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     """Return real numbers as an array of a dtype."""
     array = np.asarray(value)
@@ -85,7 +134,11 @@ def real_array(name: str, value: Any, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
 
 
 def writable(name: str, value: Any) -> npt.NDArray[Any]:
-    """View memory to be filled as an array: never a copy, which would be filled in vain."""
+    """View memory to be filled as an array: never a copy, which would be filled in vain.
+
+    bfloat16 comes as uint16, the bits.
+    """
+    bits = False
     try:
         if isinstance(value, np.ndarray):
             array: npt.NDArray[Any] = np.asarray(value)
@@ -94,6 +147,9 @@ def writable(name: str, value: Any) -> npt.NDArray[Any]:
                 value = value.detach()
             if any(getattr(value, bit, bool)() for bit in ("is_neg", "is_conj")):
                 raise TypeError("a view that changes signs, which DLPack does not tell")
+            bits = str(getattr(value, "dtype", "")) == "torch.bfloat16"
+            if bits:  # a type that NumPy's side of DLPack lacks
+                value = value.view(sys.modules["torch"].int16)
             array = np.from_dlpack(value)
         else:
             array = np.asarray(memoryview(value))
@@ -102,7 +158,11 @@ def writable(name: str, value: Any) -> npt.NDArray[Any]:
             f"{name} must be an array, a writable buffer or a CPU tensor with DLPack;"
             f" got {type(value).__name__} ({error})"
         ) from None
-    float_dtype(name, array.dtype)
+    if bits:
+        array = array.view(np.uint16)
+    else:
+        fill_dtype(name, array.dtype)
+        array = bits_of(array)
     if not array.flags.writeable:
         raise ValueError(f"{name} must be writable; got a read-only {type(value).__name__}")
     if not array.flags.aligned:

@@ -14,7 +14,8 @@ rule          variance                for
 ``lecun_*``   1 / fan_in              LeCun, Bottou, Orr and Müller (1998)
 ============  ======================  ==========================================
 
-``kaiming_*`` is another name of ``he_*``, after the same author.
+``kaiming_*`` is another name of ``he_*``, after the same author. For another activation,
+``activation=`` puts its `gain` in place of the rule's constant, and `recommend` chooses the rule.
 
 Each is one call of `variance_scaling`, and each is called alike::
 
@@ -22,47 +23,83 @@ Each is one call of `variance_scaling`, and each is called alike::
 
 ``out`` is filled in place: a NumPy array, any writable buffer, or a CPU tensor with DLPack.
 ``shard``, a tuple of slices of ``shape``, makes only that part of the whole, with the same bits: a
-weight is a function of the seed and its index. Weights have layout (..., in, out), as ``x @ w``
-wants; ``in_axis`` and ``out_axis`` say otherwise. PyTorch's Linear is (out, in): ``in_axis=-1,
-out_axis=-2``; its convolutions are (out, in, ...): ``in_axis=1, out_axis=0``.
+weight is a function of the seed and its index. (`orthogonal`, `delta_orthogonal` and `sparse` need
+the whole, or whole columns, on the way.) Weights have layout (..., in, out), as ``x @ w`` wants;
+``in_axis`` and ``out_axis`` say otherwise. PyTorch's are (out, in, ...): ``in_axis=1, out_axis=0``.
 
-Names differ between libraries. PyTorch's ``xavier_*`` and Keras' and JAX's ``glorot_*`` are
-``glorot_*`` here; ``xavier_*`` here has the book's fan_in. PyTorch's ``kaiming_*`` default to the
-gain of leaky ReLU with a=0, the gain of ``he_*`` here. Keras and JAX truncate their ``*_normal`` at
-two standard deviations (and widen it to the same variance); here, as in PyTorch, it is not
-truncated. No library gives another's numbers for a seed.
+Names differ between libraries; ``preset`` says whose is meant:
+
+==========  =======================================================================
+preset      what differs
+==========  =======================================================================
+``book``    the table above; normals are not truncated
+``torch``   ``xavier_*`` is the rule of ``glorot_*``; layout (out, in, ...)
+``keras``   ``xavier_*`` likewise; ``*_normal`` is truncated at two standard
+            deviations, and widened to the same variance
+``jax``     as ``keras``
+==========  =======================================================================
+
+It also gives `normal`, `uniform` and `truncated_normal` that library's default parameters. The
+distribution is that library's; the numbers for a seed are not.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from ._checks import integer, number, shape_tuple, writable
-from .random import RNG, Shape, Shard, draw, place
+from . import _gain
+from ._backend import functions
+from ._checks import assign, integer, number, shape_tuple, shard_bounds, writable
+from ._orthogonal import orthonormal_columns
+from .random import RNG, Shape, Shard, draw, key, place, split
 
 __all__ = [
+    "Recommendation",
     "constant",
+    "delta",
+    "delta_orthogonal",
+    "dirac",
+    "eye",
+    "gain",
     "glorot_normal",
     "glorot_uniform",
     "he_normal",
     "he_uniform",
+    "identity",
     "kaiming_normal",
     "kaiming_uniform",
     "lecun_normal",
     "lecun_uniform",
+    "lsuv",
     "normal",
     "ones",
+    "orthogonal",
+    "recommend",
+    "sparse",
+    "torch_linear",
+    "truncated_normal",
     "uniform",
     "variance_scaling",
     "xavier_normal",
     "xavier_uniform",
     "zeros",
 ]
+
+_PRESETS = ("book", "torch", "keras", "jax")
+# Standard deviation of a standard normal distribution cut off at -2 and 2, to the last bit as in
+# JAX and Keras.
+_TRUNCATED_AT_2 = 0.87962566103423978
+
+
+def _preset(name: str, known: tuple[str, ...] = _PRESETS) -> str:
+    if name not in known:
+        raise ValueError(f"preset must be one of {', '.join(map(repr, known))}; got {name!r}")
+    return name
 
 
 def variance_scaling(
@@ -86,23 +123,25 @@ def variance_scaling(
         Shape of the whole tensor, at least one axis. Without it, that of `out`.
     scale : float, default 1.0
         Positive; the variance of the weights is ``scale / fan``.
-    mode : {"fan_in", "fan_out", "fan_avg"}
-        Which fan: the number of inputs of a unit, the number of its outputs, or the mean of both.
-        Both count all axes other than `in_axis` and `out_axis` (a convolution's) as the receptive
+    mode : {"fan_in", "fan_out", "fan_avg", "fan_geo_avg"}
+        Which fan: the number of inputs of a unit, the number of its outputs, or the arithmetic or
+        geometric mean of both. The fans count all axes other than `in_axis` and `out_axis` (a convolution's) as the receptive
         field; of a shape with one axis both are its length. They come from `shape`, never from
         `shard`.
-    distribution : {"normal", "uniform"}
-        Normal of that variance, or uniform from -a to a with a = sqrt(3 * variance).
+    distribution : {"normal", "truncated_normal", "uniform"}
+        Normal of that variance; normal, cut off at two standard deviations and widened to that
+        variance; or uniform from -a to a with a = sqrt(3 * variance).
     in_axis, out_axis : int, default -2 and -1
         The axes of inputs and outputs.
     rng : None, int, sequence of ints, SeedSequence or Generator
         Seed, or generator to take one from: see `pynn.random.key`.
     dtype : dtype, default float32
-        float32 or float64; `out` brings its own.
+        float16, bfloat16 (of the package ml_dtypes), float32 or float64; `out` brings its own. The
+        half types get the float32 values, each rounded once, to nearest even.
     out : array, optional
-        Writable float32 or float64 memory to fill in place: a NumPy array of any strides, an object
-        with the buffer protocol, or a CPU tensor with DLPack (of one that requires a gradient, the
-        data).
+        Writable memory of such a dtype to fill in place: a NumPy array of any strides (np.memmap
+        too), an object with the buffer protocol, or a CPU tensor with DLPack (of one that requires
+        a gradient, the data).
     shard : tuple of slices, optional
         The part of `shape` to make, one slice of step 1 per axis. The result has the shard's shape,
         and the bits that this part has in the whole.
@@ -119,8 +158,8 @@ def variance_scaling(
     Notes
     -----
     The rule of JAX's `variance_scaling` and Keras' `VarianceScaling`, with PyTorch's layout and
-    gain as arguments. Keras' default "truncated_normal" is not offered; its "untruncated_normal" is
-    "normal" here.
+    gain as arguments. JAX' and Keras' "truncated_normal", Keras' default, has the same rule here;
+    Keras' "untruncated_normal" is "normal" here. PyTorch has neither fan_avg nor truncation here.
 
     Examples
     --------
@@ -133,7 +172,12 @@ def variance_scaling(
     whole = writable("out", out).shape if shape is None and out is not None else shape_tuple(shape)
     shape = shape if shape is None else whole  # which may have been an iterator
     fan_in, fan_out = _fans(whole, in_axis, out_axis)
-    fans = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}
+    fans = {
+        "fan_in": fan_in,
+        "fan_out": fan_out,
+        "fan_avg": (fan_in + fan_out) / 2,
+        "fan_geo_avg": math.sqrt(fan_in * fan_out),
+    }
     if mode not in fans:
         raise ValueError(f"mode must be one of {', '.join(map(repr, fans))}; got {mode!r}")
     if not number("scale", scale) > 0:
@@ -141,10 +185,15 @@ def variance_scaling(
     variance = scale / max(fans[mode], 1)  # a fan of 0 has no weights
     if distribution == "normal":
         return normal(shape, 0.0, math.sqrt(variance), rng=rng, dtype=dtype, out=out, shard=shard)
+    if distribution == "truncated_normal":
+        std = math.sqrt(variance) / _TRUNCATED_AT_2
+        return truncated_normal(shape, 0.0, std, rng=rng, dtype=dtype, out=out, shard=shard)
     if distribution == "uniform":
         limit = math.sqrt(3 * variance)
         return uniform(shape, -limit, limit, rng=rng, dtype=dtype, out=out, shard=shard)
-    raise ValueError(f"distribution must be 'normal' or 'uniform'; got {distribution!r}")
+    raise ValueError(
+        f"distribution must be 'normal', 'truncated_normal' or 'uniform'; got {distribution!r}"
+    )
 
 
 def _fans(shape: tuple[int, ...], in_axis: int, out_axis: int) -> tuple[int, int]:
@@ -171,24 +220,35 @@ def _rule(
     name: str, scale: float, mode: str, distribution: str, summary: str
 ) -> Callable[..., Any]:
     """Make an initializer that is one call of variance_scaling."""
+    family = name.split("_")[0]
 
     def initializer(
         shape: Shape | None = None,
         *,
-        in_axis: int = -2,
-        out_axis: int = -1,
+        in_axis: int | None = None,
+        out_axis: int | None = None,
+        activation: _gain.Function | None = None,
+        preset: str = "book",
         rng: RNG = None,
         dtype: npt.DTypeLike = np.float32,
         out: Any = None,
         shard: Shard | None = None,
     ) -> Any:
+        fan, kind = mode, distribution
+        if _preset(preset) != "book" and family == "xavier":
+            fan = "fan_avg"
+        if preset == "torch" and family == "lecun":
+            raise ValueError(f"preset must be another one: PyTorch has no {name}; got {preset!r}")
+        if preset in ("keras", "jax") and kind == "normal":
+            kind = "truncated_normal"
+        axes = (1, 0) if preset == "torch" else (-2, -1)
         return variance_scaling(
             shape,
-            scale,
-            mode,
-            distribution,
-            in_axis,
-            out_axis,
+            scale if activation is None else 1 / _gain.second_moments(activation)[0],
+            fan,
+            kind,
+            axes[0] if in_axis is None else in_axis,
+            axes[1] if out_axis is None else out_axis,
             rng=rng,
             dtype=dtype,
             out=out,
@@ -200,13 +260,25 @@ def _rule(
 
     Parameters
     ----------
-    shape, in_axis, out_axis, rng, dtype, out, shard
+    shape, rng, dtype, out, shard
         As in `variance_scaling`, of which this is ``variance_scaling(shape, {scale}, "{mode}",
         "{distribution}")``.
+    in_axis, out_axis : int, optional
+        The axes of inputs and outputs; the default is the preset's layout, 1 and 0 for "torch",
+        else -2 and -1.
+    activation : str, ufunc or callable, optional
+        ``gain(activation)**2`` takes the place of the scale, {scale}.
+    preset : {{"book", "torch", "keras", "jax"}}
+        Whose rule the name stands for: the module's docstring has the table.
 
     Returns
     -------
     ndarray, or `out`
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described; the message names it.
 
     Notes
     -----
@@ -255,11 +327,46 @@ lecun_uniform = _rule(
 kaiming_normal, kaiming_uniform = he_normal, he_uniform
 
 
+def torch_linear(
+    shape: Shape | None = None,
+    *,
+    in_axis: int = 1,
+    out_axis: int = 0,
+    rng: RNG = None,
+    dtype: npt.DTypeLike = np.float32,
+    out: Any = None,
+    shard: Shard | None = None,
+) -> Any:
+    """Draw the weights that `torch.nn.Linear` and its convolutions start with.
+
+    Uniform within 1 / sqrt(fan_in) of 0: ``kaiming_uniform_(a=sqrt(5))``.
+
+    Parameters
+    ----------
+    shape, rng, dtype, out, shard
+        As in `variance_scaling`.
+    in_axis, out_axis : int, default 1 and 0
+        PyTorch's layout, (out, in, ...).
+
+    Returns
+    -------
+    ndarray, or `out`
+
+    Notes
+    -----
+    PyTorch draws the bias from the same interval: ``uniform(n, -a, a)`` with a = fan_in ** -0.5.
+    """
+    axes = in_axis, out_axis
+    more: dict[str, Any] = dict(rng=rng, dtype=dtype, out=out, shard=shard)
+    return variance_scaling(shape, 1 / 3, "fan_in", "uniform", *axes, **more)
+
+
 def normal(
     shape: Shape | None = None,
     mean: float = 0.0,
-    std: float = 0.01,
+    std: float | None = None,
     *,
+    preset: str = "book",
     rng: RNG = None,
     dtype: npt.DTypeLike = np.float32,
     out: Any = None,
@@ -271,22 +378,75 @@ def normal(
     ----------
     shape, rng, dtype, out, shard
         As in `variance_scaling`.
-    mean, std : float, default 0.0 and 0.01
-        Mean and standard deviation. 0.01 is the book's first choice and JAX's default; Keras has
-        0.05, PyTorch 1.
+    mean : float, default 0.0
+        Mean.
+    std : float, optional
+        Standard deviation. The default is the preset's: 0.01, the book's first choice, also for
+        "jax"; 0.05 for "keras"; 1 for "torch".
+    preset : {"book", "torch", "keras", "jax"}
+        Whose default `std` has.
 
     Returns
     -------
     ndarray, or `out`
     """
+    std = _STD[_preset(preset)] if std is None else std
     return draw("normal", {"mean": mean, "std": std}, shape, rng, dtype, out, shard)
+
+
+_STD = {"book": 0.01, "jax": 0.01, "keras": 0.05, "torch": 1.0}
+_RANGE = {"book": (-0.05, 0.05), "jax": (0.0, 0.01), "keras": (-0.05, 0.05), "torch": (0.0, 1.0)}
+
+
+def truncated_normal(
+    shape: Shape | None = None,
+    mean: float = 0.0,
+    std: float | None = None,
+    lower: float = -2.0,
+    upper: float = 2.0,
+    *,
+    preset: str = "book",
+    rng: RNG = None,
+    dtype: npt.DTypeLike = np.float32,
+    out: Any = None,
+    shard: Shard | None = None,
+) -> Any:
+    """Draw weights from a normal distribution cut off at two bounds.
+
+    Parameters
+    ----------
+    shape, rng, dtype, out, shard
+        As in `variance_scaling`.
+    mean, std, preset
+        As in `normal`, of the distribution before it is cut off.
+    lower, upper : float, default -2.0 and 2.0
+        The bounds, in standard deviations from the mean; either may be infinite. With
+        ``preset="torch"`` they are PyTorch's a and b, in the units of the weights.
+
+    Returns
+    -------
+    ndarray, or `out`
+
+    Notes
+    -----
+    Drawn by inversion: `pynn.random.truncated_normal`. JAX' `truncated_normal` is this with
+    ``preset="jax"``, Keras' TruncatedNormal with ``preset="keras"`` and the default bounds,
+    PyTorch's ``trunc_normal_`` with ``preset="torch"``. None of them widens the distribution to
+    make up for the tails; `variance_scaling` does.
+    """
+    std = _STD[_preset(preset)] if std is None else std
+    if preset == "torch" and number("std", std, least=0) > 0:
+        lower, upper = (lower - mean) / std, (upper - mean) / std
+    parameters = {"mean": mean, "std": std, "lower": lower, "upper": upper}
+    return draw("truncated_normal", parameters, shape, rng, dtype, out, shard)
 
 
 def uniform(
     shape: Shape | None = None,
-    low: float = -0.05,
-    high: float = 0.05,
+    low: float | None = None,
+    high: float | None = None,
     *,
+    preset: str = "book",
     rng: RNG = None,
     dtype: npt.DTypeLike = np.float32,
     out: Any = None,
@@ -298,14 +458,19 @@ def uniform(
     ----------
     shape, rng, dtype, out, shard
         As in `variance_scaling`.
-    low, high : float, default -0.05 and 0.05
-        The half-open interval. The defaults are Keras'; JAX has 0 to 0.01, PyTorch 0 to 1.
+    low, high : float, optional
+        The half-open interval. The defaults are the preset's: -0.05 and 0.05 for "book" and
+        "keras", 0 and 0.01 for "jax", 0 and 1 for "torch".
+    preset : {"book", "torch", "keras", "jax"}
+        Whose defaults `low` and `high` have.
 
     Returns
     -------
     ndarray, or `out`
     """
-    return draw("uniform", {"low": low, "high": high}, shape, rng, dtype, out, shard)
+    least, most = _RANGE[_preset(preset)]
+    interval = {"low": least if low is None else low, "high": most if high is None else high}
+    return draw("uniform", interval, shape, rng, dtype, out, shard)
 
 
 def constant(
@@ -332,12 +497,12 @@ def constant(
     -------
     ndarray, or `out`
     """
-    array, _, _ = place(shape, dtype, out, shard)
+    array, _, _, result = place(shape, dtype, out, shard)
     try:
-        array[...] = float(value)
+        assign(array, float(value))
     except (TypeError, ValueError):
         raise TypeError(f"value must be a number; got {value!r}") from None
-    return array if out is None else out
+    return result
 
 
 def zeros(
@@ -362,3 +527,434 @@ def ones(
 ) -> Any:
     """Fill with ones: `constant` with value 1."""
     return constant(shape, 1.0, rng=rng, dtype=dtype, out=out, shard=shard)
+
+
+def identity(
+    shape: Shape | None = None,
+    gain: float = 1.0,
+    *,
+    rng: RNG = None,
+    dtype: npt.DTypeLike = np.float32,
+    out: Any = None,
+    shard: Shard | None = None,
+) -> Any:
+    """Fill a matrix with `gain` on its diagonal and 0 elsewhere.
+
+    Parameters
+    ----------
+    shape, dtype, out, shard
+        As in `variance_scaling`; two axes, of any lengths.
+    gain : float, default 1.0
+        What stands on the diagonal.
+    rng
+        Not used.
+
+    Returns
+    -------
+    ndarray, or `out`
+
+    Notes
+    -----
+    `torch.nn.init.eye_` (which has no gain) and `keras.initializers.Identity`.
+    """
+    array, first, strides, result = place(shape, dtype, out, shard)
+    if array.ndim != 2:
+        raise ValueError(f"shape must have two axes for an identity; got {_whole(shape, array)}")
+    row, column = divmod(first, strides[0]) if strides[0] else (0, 0)
+    rows, columns = np.arange(array.shape[0]) + row, np.arange(array.shape[1]) + column
+    assign(array, np.where(rows[:, None] == columns, number("gain", gain), 0.0))
+    return result
+
+
+eye = identity
+
+
+def dirac(
+    shape: Shape | None = None,
+    groups: int = 1,
+    *,
+    in_axis: int | None = None,
+    out_axis: int | None = None,
+    preset: str = "book",
+    rng: RNG = None,
+    dtype: npt.DTypeLike = np.float32,
+    out: Any = None,
+    shard: Shard | None = None,
+) -> Any:
+    """Fill a convolution's kernel so that it passes its input on, as far as there are outputs.
+
+    Parameters
+    ----------
+    shape, dtype, out, shard
+        As in `variance_scaling`; three axes or more.
+    groups : int, default 1
+        The outputs come in so many groups, each of which passes on the first inputs.
+    in_axis, out_axis : int, optional
+        The axes of inputs and outputs; the default is the preset's layout, 1 and 0 for "torch",
+        else -2 and -1.
+    preset : {"book", "torch", "keras", "jax"}
+        Whose layout it is.
+    rng
+        Not used.
+
+    Returns
+    -------
+    ndarray, or `out`
+
+    Notes
+    -----
+    `torch.nn.init.dirac_`: the 1 stands at index length // 2 of the other axes. JAX and Keras have
+    none.
+    """
+    array, _, _, result = place(shape, dtype, out, shard)
+    whole, axes = _kernel(shape, array, in_axis, out_axis, preset)
+    if integer("groups", groups, least=1) > whole[axes[1]] or whole[axes[1]] % groups:
+        raise ValueError(f"groups must divide {whole[axes[1]]}, the outputs; got {groups}")
+    inputs, outputs = whole[axes[0]], whole[axes[1]]
+    taps = np.arange(inputs)[:, None] == np.arange(outputs) % (outputs // groups)
+    _at_centre(array, whole, axes, taps.astype(float), [n // 2 for n in whole], shard)
+    return result
+
+
+delta = dirac
+
+
+def _whole(shape: Shape | None, array: Any) -> tuple[int, ...]:
+    return array.shape if shape is None else shape_tuple(shape)
+
+
+def _kernel(
+    shape: Shape | None, array: Any, in_axis: int | None, out_axis: int | None, preset: str
+) -> tuple[tuple[int, ...], tuple[int, int]]:
+    """Return the shape of a whole kernel, and the axes of its inputs and outputs."""
+    whole = _whole(shape, array)
+    if len(whole) < 3:
+        raise ValueError(f"shape must have three axes or more, a convolution's; got {whole}")
+    axes = (1, 0) if _preset(preset) == "torch" else (-2, -1)
+    axes = axes[0] if in_axis is None else in_axis, axes[1] if out_axis is None else out_axis
+    _fans(whole, *axes)  # checks them
+    return whole, (axes[0] % len(whole), axes[1] % len(whole))
+
+
+def _at_centre(
+    array: Any,
+    whole: tuple[int, ...],
+    axes: tuple[int, int],
+    matrix: Any,
+    centre: list[int],
+    shard: Shard | None,
+) -> None:
+    """Write a matrix (in, out) at the centre of the receptive field, 0 elsewhere."""
+    bounds = shard_bounds(shard, whole)
+    array[...] = 0
+    field = [axis for axis in range(len(whole)) if axis not in axes]
+    if all(bounds[axis][0] <= centre[axis] < bounds[axis][1] for axis in field):
+        index: list[Any] = [slice(None)] * len(whole)
+        for axis in field:
+            index[axis] = centre[axis] - bounds[axis][0]
+        part = matrix[slice(*bounds[axes[0]]), slice(*bounds[axes[1]])]
+        assign(array[tuple(index)], part if axes[0] < axes[1] else part.T)
+
+
+def orthogonal(
+    shape: Shape | None = None,
+    gain: float = 1.0,
+    column_axis: int | None = None,
+    *,
+    preset: str = "book",
+    rng: RNG = None,
+    dtype: npt.DTypeLike = np.float32,
+    out: Any = None,
+    shard: Shard | None = None,
+) -> Any:
+    """Draw a matrix with orthonormal rows or columns, whichever are fewer, times `gain`.
+
+    Parameters
+    ----------
+    shape, rng, dtype, out
+        As in `variance_scaling`; two axes or more.
+    gain : float, default 1.0
+        The length of the rows or columns.
+    column_axis : int, optional
+        The axis of the columns; all others make up the rows. The default is the preset's: the first
+        for "torch", else the last.
+    preset : {"book", "torch", "keras", "jax"}
+        Whose default `column_axis` has.
+    shard : tuple of slices, optional
+        As in `variance_scaling`. No element can be had without the others: the whole is made first,
+        in memory of 8 bytes an element and more, and the shard copied from it.
+
+    Returns
+    -------
+    ndarray, or `out`
+
+    Notes
+    -----
+    Uniform over all such matrices (Haar measure): the orthonormal factor of a matrix of normal
+    numbers, signs set so that the triangular factor's diagonal is positive (Mezzadri, 2007). From
+    Householder reflections on `pynn.affine`, in float64, rounded at the end: the bits obey the
+    contract. JAX' and PyTorch's functions of the same name and Keras' OrthogonalInitializer draw
+    from the same distribution by LAPACK, whose bits depend on the machine. Saxe, McClelland and
+    Ganguli (2014).
+    """
+    array, _, _, result = place(shape, dtype, out, shard)
+    whole = _whole(shape, array)
+    if len(whole) < 2:
+        raise ValueError(f"shape must have two axes or more to be orthogonal; got {whole}")
+    axis = column_axis
+    if axis is None:
+        axis = 0 if _preset(preset) == "torch" else -1
+    if not -len(whole) <= integer("column_axis", axis) < len(whole):
+        raise ValueError(f"column_axis must be an axis of shape {whole}; got {axis!r}")
+    moved = tuple(n for i, n in enumerate(whole) if i != axis % len(whole))
+    matrix = _orthonormal(math.prod(moved), whole[axis], key(rng)) * number("gain", gain)
+    matrix = np.moveaxis(matrix.reshape(*moved, whole[axis]), -1, axis)
+    assign(array, matrix[tuple(slice(*b) for b in shard_bounds(shard, whole))])
+    return result
+
+
+def _orthonormal(rows: int, columns: int, stream: int) -> Any:
+    """Orthonormal columns, or rows if they are fewer, of a random matrix in float64."""
+    shape = max(rows, columns), min(rows, columns)
+    numbers = np.empty(shape, np.float64)
+    functions().fill(numbers, "normal", stream, 0.0, 1.0)
+    q = orthonormal_columns(numbers)
+    return q if rows >= columns else q.T
+
+
+def delta_orthogonal(
+    shape: Shape | None = None,
+    gain: float = 1.0,
+    *,
+    in_axis: int | None = None,
+    out_axis: int | None = None,
+    preset: str = "book",
+    rng: RNG = None,
+    dtype: npt.DTypeLike = np.float32,
+    out: Any = None,
+    shard: Shard | None = None,
+) -> Any:
+    """Draw a convolution's kernel that is an orthogonal matrix at its centre and 0 elsewhere.
+
+    Parameters
+    ----------
+    shape, in_axis, out_axis, preset
+        As in `dirac`; no more inputs than outputs.
+    rng, dtype, out
+        As in `variance_scaling`.
+    gain, shard
+        As in `orthogonal`: the whole matrix is made first.
+
+    Returns
+    -------
+    ndarray, or `out`
+
+    Notes
+    -----
+    JAX' `delta_orthogonal`: Xiao et al. (2018). The centre is index (length - 1) // 2.
+    """
+    array, _, _, result = place(shape, dtype, out, shard)
+    whole, axes = _kernel(shape, array, in_axis, out_axis, preset)
+    if whole[axes[0]] > whole[axes[1]]:
+        raise ValueError(f"shape must have no more inputs than outputs; got {whole}")
+    matrix = _orthonormal(whole[axes[0]], whole[axes[1]], key(rng)) * number("gain", gain)
+    _at_centre(array, whole, axes, matrix, [(n - 1) // 2 for n in whole], shard)
+    return result
+
+
+def sparse(
+    shape: Shape | None = None,
+    sparsity: float = 0.9,
+    std: float = 0.01,
+    *,
+    rng: RNG = None,
+    dtype: npt.DTypeLike = np.float32,
+    out: Any = None,
+    shard: Shard | None = None,
+) -> Any:
+    """Draw a matrix of normal numbers, of which a share in each column is 0.
+
+    Parameters
+    ----------
+    shape, rng, dtype, out
+        As in `variance_scaling`; two axes.
+    sparsity : float, default 0.9
+        ceil(sparsity * rows) elements of each column are 0; from 0 to 1.
+    std : float, default 0.01
+        Standard deviation of the others.
+    shard : tuple of slices, optional
+        As in `variance_scaling`. Which elements of a column are 0 is found from the whole column.
+
+    Returns
+    -------
+    ndarray, or `out`
+
+    Notes
+    -----
+    Martens (2010); `torch.nn.init.sparse_`, with the same meaning of rows and columns. JAX and
+    Keras have none.
+    """
+    array, first, strides, result = place(shape, dtype, out, shard)
+    whole = _whole(shape, array)
+    if len(whole) != 2:
+        raise ValueError(f"shape must have two axes to be sparse; got {whole}")
+    if number("sparsity", sparsity, least=0) > 1:
+        raise ValueError(f"sparsity must be at most 1; got {sparsity!r}")
+    root = key(rng)
+    type_ = np.float64 if array.dtype == np.float64 else np.float32
+    std = float(type_(number("std", std, least=0)))
+    functions().fill(array, "normal", root, 0.0, std, start=first, index_strides=strides)
+    (row, row_end), (column, _) = shard_bounds(shard, whole)
+    lots = np.empty((whole[0], array.shape[1]), np.float64)
+    more = dict(start=column, index_strides=(whole[1], 1))
+    functions().fill(lots, "uniform", split(root, 1), 0.0, 1.0, **more)
+    order = np.argsort(lots, axis=0, kind="stable")
+    zero = np.zeros(lots.shape, bool)
+    np.put_along_axis(zero, order[: math.ceil(sparsity * whole[0])], True, axis=0)
+    array[zero[row:row_end]] = 0
+    return result
+
+
+def lsuv(
+    network: Any, batch: npt.ArrayLike, *, tolerance: float = 0.01, steps: int = 10, rng: RNG = None
+) -> Any:
+    """Set a network's weights so that each layer's outputs on a batch have unit variance.
+
+    Parameters
+    ----------
+    network : pynn.networks.MultiLayerNet
+        Its weights are written in place, one layer after the other: an orthogonal matrix, divided by
+        the standard deviation of what the layer makes of the batch (before the activation) until
+        that is 1. Biases are left as they are.
+    batch : array of shape (m, input_size) or (m, ...)
+        Inputs as they come in training; a few hundred do.
+    tolerance : float, default 0.01
+        How far from 1 the variance may be.
+    steps : int, default 10
+        The most divisions for a layer.
+    rng : optional
+        Seed, or generator to take one from: see `pynn.random.key`.
+
+    Returns
+    -------
+    network
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described, or a layer's outputs on the batch do not vary.
+
+    Notes
+    -----
+    Layer-sequential unit-variance initialization: Mishkin and Matas (2016). The sums are exact, so
+    the weights obey the contract. PyTorch, Keras and JAX have none.
+    """
+    if not hasattr(network, "params") or not hasattr(network, "activation"):
+        raise TypeError(f"network must be a MultiLayerNet; got {type(network).__name__}")
+    number("tolerance", tolerance, least=0)
+    integer("steps", steps, least=1)
+    root, layers, f = key(rng), len(network.layers), functions()
+    x = np.asarray(batch, network.dtype)
+    x = x.reshape(len(x), -1)
+    for i in range(1, layers + 1):
+        w, b = network.params[f"W{i}"], network.params[f"b{i}"]
+        orthogonal(out=w, rng=split(root, i))
+        for _ in range(steps):
+            z = f.affine(x, w, b).astype(np.float64).ravel()
+            mean = math.fsum(z) / z.size
+            variance = math.fsum((z - mean) ** 2) / z.size
+            if not 0 < variance < math.inf:
+                raise ValueError(f"batch must make layer {i} vary; its variance is {variance}")
+            if abs(variance - 1) <= tolerance:
+                break
+            w /= w.dtype.type(math.sqrt(variance))
+        x = f.affine(x, w, b, network.activation if i < layers else None)
+    return network
+
+
+def gain(activation: _gain.Function, direction: str = "forward") -> float:
+    """Find the factor that keeps the spread of what passes through an activation.
+
+    Parameters
+    ----------
+    activation : str, ufunc or callable
+        One of `pynn.ACTIVATIONS` by name or ufunc, or any function of a float64 array, elementwise.
+    direction : {"forward", "backward"}
+        "forward": 1 / sqrt(E f(z)^2) with z standard normal. Weights of variance gain^2 / fan_in
+        keep the second moment of the activations from layer to layer. "backward": 1 / sqrt(E
+        f'(z)^2), which with fan_out does so for the gradients.
+
+    Returns
+    -------
+    float
+        Rounded to 12 digits, so that it is the same on every machine.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the activation is none of these, or its moment is 0 or infinite.
+
+    Notes
+    -----
+    By Gaussian quadrature on 96 panels from -12 to 12, that is with kinks at multiples of 1/4
+    exact: one Gauss-Hermite formula over the whole line converges slowly at a kink, as ReLU's, and
+    the panels do not. The slope comes from the polynomial through a panel's nodes.
+
+    For "relu" it is sqrt(2), as PyTorch's `calculate_gain`; for "tanh" 1.592, where PyTorch has 5/3.
+    PyTorch knows a list of names, and raises for gelu, silu, elu, mish.
+
+    Examples
+    --------
+    >>> from pynn.initializers import gain
+    >>> round(gain("relu"), 6), round(gain("tanh"), 4)
+    (1.414214, 1.5925)
+    """
+    if direction not in ("forward", "backward"):
+        raise ValueError(f"direction must be 'forward' or 'backward'; got {direction!r}")
+    moment = _gain.second_moments(activation)[direction == "backward"]
+    return math.sqrt(1 / moment)
+
+
+class Recommendation(NamedTuple):
+    """What `recommend` says.
+
+    Attributes
+    ----------
+    initializer : str
+        Name of a function of this module.
+    gain : float
+        ``gain(activation)``; the square is the rule's scale.
+    reason : str
+        One sentence.
+    """
+
+    initializer: str
+    gain: float
+    reason: str
+
+
+def recommend(activation: _gain.Function) -> Recommendation:
+    """Say which initializer suits an activation, with which gain, and why.
+
+    Parameters
+    ----------
+    activation : str, ufunc or callable
+        As in `gain`.
+
+    Returns
+    -------
+    Recommendation
+        Use as ``getattr(pynn.initializers, r.initializer)(shape, activation=activation)``.
+
+    Notes
+    -----
+    The book's rule made general. It gives Xavier for functions that are odd, or odd but for a
+    constant (tanh, sigmoid), and He for those that let one side pass (ReLU and its relatives).
+    """
+    found = gain(activation)
+    symmetric = _gain.odd_part(activation) > 0.99
+    if symmetric:
+        why = "both signs pass alike, as with tanh: 1 / fan_in times the square of the gain"
+        return Recommendation("xavier_normal", found, why + f", {found:.4g}, keeps the spread.")
+    why = "one sign passes more than the other, as with ReLU: in place of ReLU's 2 / fan_in"
+    return Recommendation("he_normal", found, why + f", {found**2:.4g} / fan_in keeps the spread.")

@@ -13,21 +13,35 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
-from typing import Any, SupportsIndex, TypeAlias
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from ._backend import functions
-from ._checks import float_dtype, number, shape_tuple, shard_bounds, writable
+from ._checks import bits_of, fill_dtype, number, real, shape_tuple, shard_bounds, writable
 from ._core import philox4x32
 
-__all__ = ["key", "normal", "philox4x32", "uniform"]
+__all__ = ["Philox4x32", "key", "normal", "philox4x32", "truncated_normal", "uniform"]
+
+if TYPE_CHECKING:
+    from ._philox import Philox4x32
+else:
+
+    def __getattr__(
+        name: str,
+    ) -> object:  # NumPy loads its random module when that is first asked for
+        if name == "Philox4x32":
+            from ._philox import Philox4x32
+
+            return Philox4x32
+        raise AttributeError(f"module 'pynn.random' has no attribute {name!r}")
+
 
 Array: TypeAlias = npt.NDArray[Any]
 Shape: TypeAlias = SupportsIndex | Sequence[SupportsIndex]
 Shard: TypeAlias = tuple[slice, ...]
-# In quotes: NumPy loads its random module when that is first asked for.
+# In quotes, so that NumPy's random module is not loaded.
 Source: TypeAlias = "np.random.SeedSequence | np.random.BitGenerator | np.random.Generator"
 RNG: TypeAlias = "int | np.integer[Any] | Sequence[int] | Source | None"
 
@@ -62,6 +76,13 @@ def key(rng: RNG = None) -> int:
     if not isinstance(rng, np.random.SeedSequence):
         rng = np.random.SeedSequence(_entropy(rng))
     return int(rng.generate_state(1, np.uint64)[0])
+
+
+def split(stream: int, number: int) -> int:
+    """Return the key of another stream that belongs to a key."""
+    counter = np.array([number, 0, 0, 0xFFFFFFFF], np.uint32)  # of no element's block
+    words = philox4x32(counter, np.array([stream & 0xFFFFFFFF, stream >> 32], np.uint32))
+    return int(words[0]) | int(words[1]) << 32
 
 
 def _entropy(rng: Any) -> int | list[int] | None:
@@ -101,9 +122,10 @@ def normal(
     rng : optional
         Seed, or generator to take one from: see `key`.
     dtype : dtype, default float32
-        float32 or float64 (NumPy's generators default to float64). `out` brings its own.
+        float32 or float64 (NumPy's generators default to float64), or float16 or bfloat16 (of the
+        package ml_dtypes): the float32 element rounded once, to nearest even. `out` brings its own.
     out : array, optional
-        Writable float32 or float64 memory to fill in place: a NumPy array of any strides, an object
+        Writable memory of such a dtype to fill in place: a NumPy array of any strides, an object
         with the buffer protocol, or a CPU tensor with DLPack (PyTorch's; of one that requires a
         gradient, the data).
 
@@ -141,8 +163,8 @@ def uniform(
     shape : int or tuple of ints, optional
         Shape of the result. Without it, that of `out`.
     low, high : float
-        The half-open interval; low < high. `high` is never drawn, not even by rounding (NumPy's may
-        be).
+        The half-open interval; low < high. `high` is never drawn in float32 and float64, not even by
+        rounding (NumPy's may be). In float16 and bfloat16 rounding may reach it.
     rng, dtype, out
         As in `normal`.
 
@@ -158,6 +180,56 @@ def uniform(
     return draw("uniform", {"low": low, "high": high}, shape, rng, dtype, out)
 
 
+def truncated_normal(
+    shape: Shape | None = None,
+    loc: float = 0.0,
+    scale: float = 1.0,
+    lower: float = -2.0,
+    upper: float = 2.0,
+    *,
+    rng: RNG = None,
+    dtype: npt.DTypeLike = np.float32,
+    out: Any = None,
+) -> Any:
+    """Draw from a normal distribution cut off at two bounds.
+
+    Parameters
+    ----------
+    shape : int or tuple of ints, optional
+        Shape of the result. Without it, that of `out`.
+    loc, scale : float
+        Mean and standard deviation of the normal distribution, the latter >= 0. Those of the
+        result differ: with bounds -2 and 2 its standard deviation is 0.8796 `scale`.
+    lower, upper : float, default -2.0 and 2.0
+        The bounds, in standard deviations from `loc`; either may be infinite. Between them lies at
+        least 2**-64 of the normal distribution.
+    rng, dtype, out
+        As in `normal`.
+
+    Returns
+    -------
+    ndarray, or `out`
+        Values from ``loc + lower * scale`` to ``loc + upper * scale``, rounded.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `normal`; also unless lower < upper.
+
+    Notes
+    -----
+    By inversion, one word of the stream an element (Wichura's way, AS 241, 1988, with rational
+    approximations of pynn's own): ``docs/numerics.md``.
+
+    `jax.random.truncated_normal` has the same bounds, without loc and scale. Keras'
+    TruncatedNormal has -2 and 2 always. PyTorch's ``trunc_normal_(mean, std, a, b)`` has bounds in
+    the units of the result: lower = (a - mean) / std, upper = (b - mean) / std. SciPy's
+    ``truncnorm(lower, upper, loc, scale)`` has them in standard deviations, as here.
+    """
+    parameters = {"loc": loc, "scale": scale, "lower": lower, "upper": upper}
+    return draw("truncated_normal", parameters, shape, rng, dtype, out)
+
+
 def draw(
     distribution: str,
     parameters: dict[str, float],
@@ -167,41 +239,55 @@ def draw(
     out: Any,
     shard: Shard | None = None,
 ) -> Any:
-    """Fill `out`, or a new array: what normal, uniform and the initializers have in common.
+    """Fill `out`, or a new array: what the distributions and the initializers have in common.
 
-    The two parameters, named as the caller's are, are loc and scale, or low and high.
+    The parameters, named as the caller's are, come in the order of the distribution's row.
     """
-    array, start, strides = place(shape, dtype, out, shard)
-    type_ = array.dtype.type
+    array, start, strides, result = place(shape, dtype, out, shard)
+    type_ = np.float64 if array.dtype == np.float64 else np.float32
+    given = list(parameters.items())
     with np.errstate(over="ignore"):
-        values = {name: float(type_(number(name, x))) for name, x in parameters.items()}
-        first, second = (number(f"{name} in {array.dtype}", x) for name, x in values.items())
-        if distribution == "normal":
-            number(list(parameters)[1], second, least=0)
-        elif not 0 < type_(second) - type_(first) < np.inf:
-            raise ValueError(f"high - low must be positive and finite; got {second} - {first}")
-    functions().fill(array, distribution, key(rng), first, second, start, strides)
-    return array if out is None else out
+        values = [float(type_(number(name, x))) for name, x in given[:2]]
+        for (name, _), x in zip(given[:2], values, strict=True):
+            number(f"{name} in {np.dtype(type_)}", x)
+        if distribution == "uniform":
+            low, high = np.array(values, type_)
+            if not 0 < high - low < np.inf:
+                raise ValueError(f"high - low must be positive and finite; got {high} - {low}")
+        else:
+            number(given[1][0], values[1], least=0)
+        for name, x in given[2:]:
+            values.append(float(type_(real(name, x))))
+    functions().fill(array, distribution, key(rng), *values, start=start, index_strides=strides)
+    return result
 
 
 def place(
     shape: Shape | None, dtype: npt.DTypeLike, out: Any, shard: Shard | None
-) -> tuple[Array, int, tuple[int, ...]]:
-    """Find or make the array to fill; return it, its first element's index and index strides."""
-    dtype = float_dtype("dtype", dtype)
+) -> tuple[Array, int, tuple[int, ...], Any]:
+    """Find or make the array to fill.
+
+    Return it (of bfloat16, the bits), its first element's index, its index strides, and what the
+    caller is to return.
+    """
+    dtype = fill_dtype("dtype", dtype)
     array = None if out is None else writable("out", out)
-    if array is not None and dtype not in (np.float32, array.dtype):  # float32 may be the default
-        raise TypeError(f"out must have the dtype asked for, {dtype}; got {array.dtype}")
+    if array is not None and dtype != np.float32:  # which may be the default
+        kind = "bfloat16" if array.dtype == np.uint16 else array.dtype.name
+        if dtype.name != kind:
+            raise TypeError(f"out must have the dtype asked for, {dtype}; got {kind}")
     if shape is None and shard is not None:
         raise TypeError("shape, that of the whole, must be given with shard; got None")
     whole = shape_tuple(shape) if shape is not None or array is None else array.shape
     bounds = shard_bounds(shard, whole)
     part = tuple(stop - start for start, stop in bounds)
+    result = out
     if array is None:
-        array = np.empty(part, dtype)
+        result = np.empty(part, dtype)
+        array = bits_of(result)
     elif array.shape != part:
         asked = "shape" if shard is None else "shard"
         raise ValueError(f"out must have the shape that {asked} gives, {part}; got {array.shape}")
     strides = tuple(math.prod(whole[axis + 1 :]) for axis in range(len(whole)))
     first = sum(start * stride for (start, _), stride in zip(bounds, strides, strict=True))
-    return array, first, strides
+    return array, first, strides, result

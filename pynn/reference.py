@@ -16,12 +16,15 @@ import functools
 import inspect
 import itertools
 import math
+import statistics
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from ._checks import assign
 
 __all__ = [
     "ACTIVATIONS",
@@ -325,20 +328,21 @@ def fill(
     out: Array,
     distribution: str,
     key: int,
-    first: float,
-    second: float,
+    *parameters: float,
     start: int = 0,
     index_strides: tuple[int, ...] | None = None,
 ) -> None:
     """Write random numbers into out. Each depends on the key and its index in the stream alone.
 
-    "normal" takes loc and scale, "uniform" low and high (half-open). ``out[idx]`` gets the element
-    of index ``start + sum(idx * index_strides)``; the default strides are those of a C-order array,
+    "normal" takes loc and scale, "uniform" low and high (half-open), "truncated_normal" loc, scale,
+    lower and upper, these in standard deviations. float16, and uint16 as the bits of bfloat16, get
+    the float32 element rounded. ``out[idx]`` gets the element of index ``start + sum(idx * index_strides)``; the default strides are those of a C-order array,
     counted in elements.
     """
-    if not isinstance(out, np.ndarray) or out.dtype not in (np.float32, np.float64):
+    dtypes = (np.float32, np.float64, np.float16, np.uint16)
+    if not isinstance(out, np.ndarray) or out.dtype not in dtypes:
         got = getattr(out, "dtype", type(out).__name__)
-        raise TypeError(f"out must be an array of float32 or float64; got {got}")
+        raise TypeError(f"out must be an array of float32, float64, float16 or uint16; got {got}")
     if distribution not in _DISTRIBUTIONS:
         raise ValueError(f"distribution must be one of {[*_DISTRIBUTIONS]}; got {distribution!r}")
     if not 0 <= key < 2**64:
@@ -351,11 +355,11 @@ def fill(
     for axis, stride in enumerate(index_strides):
         steps = np.arange(out.shape[axis], dtype=np.uint64) * np.uint64(stride % 2**64)
         index += steps.reshape(-1, *[1] * (out.ndim - 1 - axis))
-    dtype = out.dtype.type
+    dtype = np.float64 if out.dtype == np.float64 else np.float32
     words, place = _words(index.ravel(), key, dtype)
     with np.errstate(all="ignore"):
-        values = _DISTRIBUTIONS[distribution](words, place, dtype(first), dtype(second))
-        out[...] = values.reshape(out.shape)
+        values = _DISTRIBUTIONS[distribution](words, place, *map(dtype, parameters))
+        assign(out, values.astype(dtype).reshape(out.shape))
 
 
 def _words(index: Array, key: int, dtype: type) -> tuple[Array, Array]:
@@ -414,7 +418,48 @@ def _normal(words: Array, place: Array, loc: Any, scale: Any) -> Array:
     return value
 
 
-_DISTRIBUTIONS: dict[str, Callable[..., Array]] = {"normal": _normal, "uniform": _uniform}
+def _truncated_normal(
+    words: Array, place: Array, loc: Any, scale: Any, lower: Any, upper: Any
+) -> Array:
+    """Invert the normal distribution function between its values at the two bounds.
+
+    Of a word r of n bits (31 or 52), the share (r + 1/2) / 2^n of the probability between the
+    bounds lies below the element, the rest above it. Whichever of the two probabilities in all is
+    less than 1/2 keeps its digits, and is inverted.
+    """
+    if not (0 <= scale < np.inf and abs(loc) < np.inf and lower < upper):
+        raise ValueError(
+            "loc and scale must be finite, scale >= 0 and lower < upper;"
+            f" got {loc}, {scale}, {lower} and {upper}"
+        )
+    bits, drop = (31, 1) if loc.dtype == np.float32 else (52, 1)
+    low, high = float(lower), float(upper)
+    below, above = _tail(-low), _tail(high)
+    width = (
+        _tail(low) - above if low > 0 else _tail(-high) - below if high < 0 else 1 - below - above
+    )
+    if not width >= 2.0**-64:
+        raise ValueError(f"lower and upper must enclose more than {width}; got {lower} and {upper}")
+    r = (_take(words, place) >> drop).astype(np.int64)
+    left = below + (r + 0.5) * (width / 2**bits)
+    right = above + (2**bits - 1 - r + 0.5) * (width / 2**bits)
+    inverse = np.frompyfunc(statistics.NormalDist().inv_cdf, 1, 1)
+    x = inverse(np.minimum(left, right)).astype(float)
+    x = np.clip(np.where(left < right, x, -x), low, high)
+    value: Array = loc.astype(float) + scale.astype(float) * x
+    return value
+
+
+def _tail(x: float) -> float:
+    """Return the probability that a standard normal number is greater than x."""
+    return math.erfc(x / math.sqrt(2)) / 2
+
+
+_DISTRIBUTIONS: dict[str, Callable[..., Array]] = {
+    "normal": _normal,
+    "uniform": _uniform,
+    "truncated_normal": _truncated_normal,
+}
 
 
 def fma(a: npt.ArrayLike, b: npt.ArrayLike, c: npt.ArrayLike) -> Array:

@@ -11,6 +11,7 @@ from inspect import unwrap
 
 import mpmath
 import numpy as np
+import scipy.special
 
 CTX = mpmath.mp.clone()
 CTX.prec = 240
@@ -244,3 +245,19 @@ def normal(index, key, loc, scale, dtype):
     angle = 2 * CTX.pi * CTX.ldexp(b + 0.5, -size)
     loc, scale = (CTX.mpf(float(dtype(v))) for v in (loc, scale))
     return loc + scale * radius * (CTX.sin(angle) if slot % 2 else CTX.cos(angle))
+
+
+def truncated_normal(index, key, loc, scale, lower, upper, dtype):
+    """Element `index` of the stream's truncated normal numbers, as an mpf."""
+    words, slot = _words(index, key, dtype)
+    bits, drop = (31, 1) if dtype == np.float32 else (52, 12)
+    r = words[slot] >> drop
+    loc, scale, lower, upper = (CTX.mpf(float(dtype(v))) for v in (loc, scale, lower, upper))
+    probability = CTX.ncdf(upper) - CTX.ncdf(lower)
+    below = CTX.ncdf(lower) + CTX.ldexp(r + 0.5, -bits) * probability
+    above = CTX.ncdf(-upper) + CTX.ldexp(2**bits - 1 - r + 0.5, -bits) * probability
+    tail = min(below, above)
+    x = CTX.mpf(float(scipy.special.ndtri(float(tail))))
+    for _ in range(5):
+        x -= (CTX.ncdf(x) - tail) / CTX.npdf(x)
+    return loc + scale * (x if below < above else -x)

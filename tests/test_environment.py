@@ -55,9 +55,16 @@ def everything(dtype=np.float32, n=5000):
 
     def run():
         values = [v for call, operands in calls for v in results(call(*operands))]
-        for distribution in ("normal", "uniform"):
+        for distribution, bounds in (
+            ("normal", ()),
+            ("uniform", ()),
+            ("truncated_normal", (-1, 9)),
+        ):
             values.append(np.empty(5 * n, dtype))
-            _core.fill(values[-1], distribution, 1, 0.25, 1.1)
+            _core.fill(values[-1], distribution, 1, 0.25, 1.1, *bounds)
+        half = np.empty(5 * n, np.float16)
+        _core.fill(half, "normal", 1, 0.25, 1.1)
+        values.append(half.astype(dtype))
         return values
 
     return run

@@ -1,9 +1,14 @@
 """Initializers: the rules' variances, fans, shards, out=, and clear errors."""
 
+import hashlib
+import itertools
 import math
 
 import numpy as np
 import pytest
+import scipy.integrate
+import scipy.special
+import scipy.stats
 
 import oracles
 import pynn
@@ -21,8 +26,10 @@ RULES = {
     }.items()
     for distribution in ("normal", "uniform")
 }
-RANDOM = [*RULES, "normal", "uniform"]
-ALL = [*RANDOM, "zeros", "ones", "constant", "variance_scaling"]
+RANDOM = [*RULES, "normal", "uniform", "truncated_normal", "sparse", "orthogonal", "torch_linear"]
+ALL = [*RANDOM, "zeros", "ones", "constant", "variance_scaling", "identity"]
+MATRIX = ("sparse", "orthogonal", "identity")  # of two axes
+EVEN = [*RULES, "normal", "uniform", "truncated_normal", "torch_linear"]
 
 
 def initializer(name):
@@ -35,7 +42,11 @@ def from_stream(shape, variance, distribution, seed, dtype):
     first, second = (0.0, math.sqrt(variance))
     if distribution == "uniform":
         first, second = -math.sqrt(3 * variance), math.sqrt(3 * variance)
-    pynn._core.fill(out, distribution, pynn.random.key(seed), first, second)
+    if distribution == "truncated_normal":
+        second /= scipy.stats.truncnorm(-2, 2).std()
+        pynn._core.fill(out, distribution, pynn.random.key(seed), first, second, -2, 2)
+    else:
+        pynn._core.fill(out, distribution, pynn.random.key(seed), first, second)
     return out
 
 
@@ -65,8 +76,8 @@ def test_measured_spread(name):
         assert 0.999 * limit < np.abs(w).max() <= limit * (1 + 1e-7)
 
 
-@pytest.mark.parametrize("mode", ["fan_in", "fan_out", "fan_avg"])
-@pytest.mark.parametrize("distribution", ["normal", "uniform"])
+@pytest.mark.parametrize("mode", ["fan_in", "fan_out", "fan_avg", "fan_geo_avg"])
+@pytest.mark.parametrize("distribution", ["normal", "truncated_normal", "uniform"])
 @pytest.mark.parametrize(
     "axes, fans", [((-2, -1), (20, 30)), ((-1, -2), (30, 20)), ((0, 1), (24, 60))]
 )
@@ -74,7 +85,8 @@ def test_variance_scaling(mode, distribution, axes, fans, dtype):
     """in_axis and out_axis as in JAX: the other axes are the receptive field."""
     shape = (2, 5, 6) if axes == (0, 1) else (20, 30)
     fans = (12, 30) if axes == (0, 1) else fans
-    fan = {"fan_in": fans[0], "fan_out": fans[1], "fan_avg": sum(fans) / 2}[mode]
+    means = {"fan_avg": sum(fans) / 2, "fan_geo_avg": math.sqrt(fans[0] * fans[1])}
+    fan = {"fan_in": fans[0], "fan_out": fans[1], **means}[mode]
     got = initializers.variance_scaling(shape, 1.7, mode, distribution, *axes, rng=3, dtype=dtype)
     oracles.assert_same_bits(got, from_stream(shape, 1.7 / fan, distribution, 3, dtype))
 
@@ -124,6 +136,8 @@ def test_shards(name, dtype, threads):
         out = np.empty(part.shape[::-1], dtype).T
         assert initializer(name)(shape, rng=2, shard=shard, out=out) is out
         oracles.assert_same_bits(np.ascontiguousarray(out), whole[shard], f"{shard}, out")
+    if name == "sparse":
+        return
     conv = (3, 3, 20, 30)
     shard = (slice(1, 3), slice(0, 2), slice(4, 17), slice(29, 30))
     part = initializer(name)(conv, rng=2, dtype=dtype, shard=shard)
@@ -173,7 +187,8 @@ BAD = {
     "negative shape": (dict(shape=(3, -1)), ValueError, "shape"),
     "float shape": (dict(shape=(3.0, 2)), TypeError, "shape"),
     "text shape": (dict(shape="32"), TypeError, "shape"),
-    "float16": (dict(shape=(3, 4), dtype=np.float16), TypeError, "dtype"),
+    "longdouble": (dict(shape=(3, 4), dtype=np.longdouble), TypeError, "dtype"),
+    "uint16": (dict(shape=(3, 4), dtype=np.uint16), TypeError, "dtype"),
     "int": (dict(shape=(3, 4), dtype=int), TypeError, "dtype"),
     "complex": (dict(shape=(3, 4), dtype=complex), TypeError, "dtype"),
     "object": (dict(shape=(3, 4), dtype=object), TypeError, "dtype"),
@@ -191,7 +206,7 @@ BAD = {
     "out shape": (dict(shape=(3, 4), out=np.full((4, 3), 9.0)), ValueError, "out"),
     "out list": (dict(out=[[9.0, 9.0]]), TypeError, "out"),
     "out int": (dict(out=np.full((3, 4), 9)), TypeError, "out"),
-    "out float16": (dict(out=np.full((3, 4), 9, np.float16)), TypeError, "out"),
+    "out uint16": (dict(out=np.full((3, 4), 9, np.uint16)), TypeError, "out"),
     "out object": (dict(out=np.full((3, 4), 9, object)), TypeError, "out"),
     "out big-endian": (dict(out=np.full((3, 4), 9, ">f4")), TypeError, "out"),
     "out read-only": (dict(out=read_only()), ValueError, "out"),
@@ -259,6 +274,8 @@ def test_constant_takes_a_number(value):
 def test_empty_and_scalar_shapes(dtype):
     for shape in ((0,), (0, 5), (5, 0), (2, 0, 3)):
         for name in RANDOM:
+            if (name in MATRIX and len(shape) != 2) or (name == "torch_linear" and len(shape) < 2):
+                continue
             assert initializer(name)(shape, rng=0, dtype=dtype).shape == shape
     assert initializers.normal((), rng=0).shape == ()
 
@@ -269,7 +286,289 @@ def test_both_backends(dtype):
     pynn.use_backend("numpy")
     for name, want in ours.items():
         got = initializer(name)((70, 30), rng=3, dtype=dtype)
-        if name.endswith("uniform"):
+        if name.endswith("uniform") or name == "torch_linear":
             oracles.assert_same_bits(got, want, name)
+        elif name == "orthogonal":
+            assert np.allclose(got, want, atol=3e-6)
+        elif name == "truncated_normal":
+            assert np.allclose(got, want, rtol=1e-6, atol=1e-8)
         else:
             assert (np.abs(got - want) <= 4 * np.spacing(np.abs(want))).all(), name
+
+
+def half(kind):
+    """A half type; bfloat16 needs ml_dtypes."""
+    return pytest.importorskip("ml_dtypes").bfloat16 if kind == "bfloat16" else np.dtype(kind).type
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", ALL)
+def test_half_types(name, kind, tmp_path):
+    """The float32 weights rounded once, new and in place, contiguous or not, in files too."""
+    type_, f = half(kind), initializer(name)
+    want = f((60, 50), rng=3).astype(type_)
+    got = f((60, 50), rng=3, dtype=type_)
+    assert got.dtype == type_ and np.array_equal(got.view(np.uint16), want.view(np.uint16))
+    mapped = np.memmap(tmp_path / "weights", type_, "w+", shape=(60, 50))
+    for out in (np.empty((60, 50), type_), np.empty((50, 120), type_).T[::-2], mapped):
+        assert f(out=out, rng=3) is out
+        assert np.array_equal(out.view(np.uint16), want.view(np.uint16))
+    shard = (slice(7, 20), slice(3, 50))
+    part = f((60, 50), rng=3, dtype=type_, shard=shard)
+    assert np.array_equal(part.view(np.uint16), want[shard].view(np.uint16))
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("name", ALL)
+def test_tensors_of_torch(name, kind):
+    torch = pytest.importorskip("torch")
+    f, dtype = initializer(name), getattr(torch, kind)
+    single = f((60, 50), rng=3, dtype="float64" if kind == "float64" else "float32")
+    want = torch.from_numpy(single).to(dtype)
+    for out in (torch.empty((60, 50), dtype=dtype), torch.empty((50, 180), dtype=dtype).T[::3]):
+        assert f(out=out, rng=3) is out
+        assert torch.equal(out, want)
+
+
+def test_identity_and_dirac(dtype):
+    for shape in ((4, 4), (3, 7), (7, 3)):
+        assert np.array_equal(initializers.identity(shape, dtype=dtype), np.eye(*shape))
+    assert initializers.eye((2, 2), 3.0).tolist() == [[3, 0], [0, 3]]
+    x = np.random.default_rng(0).standard_normal((20, 3))
+    w = initializers.dirac((5, 3, 4), dtype=np.float64)  # a convolution of width 5
+    y = sum(x[i : 16 + i] @ w[i] for i in range(5))
+    assert np.array_equal(y, np.pad(x[2:18], ((0, 0), (0, 1))))
+    grouped = initializers.dirac((6, 2, 3, 3), groups=2, preset="torch")
+    want = np.zeros((6, 2, 3, 3))
+    for out, into in ((0, 0), (1, 1), (3, 0), (4, 1)):
+        want[out, into, 1, 1] = 1
+    assert np.array_equal(grouped, want)
+
+
+SHAPES = [(40, 40), (70, 33), (33, 70), (3, 4, 50), (1, 9), (9, 1), (100, 64), (130, 97)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_orthogonal(shape, dtype):
+    """Orthonormal rows or columns, to rounding."""
+    w = initializers.orthogonal(shape, 2.0, rng=0, dtype=dtype).astype(np.float64)
+    m = w.reshape(-1, shape[-1]) / 2
+    gram = m.T @ m if len(m) >= shape[-1] else m @ m.T
+    assert np.abs(gram - np.eye(len(gram))).max() < 20 * np.finfo(dtype).eps
+    first = initializers.orthogonal(shape, rng=0, preset="torch", dtype=np.float64)
+    m = first.reshape(shape[0], -1)
+    gram = m @ m.T if shape[0] <= m.shape[1] else m.T @ m
+    assert np.abs(gram - np.eye(len(gram))).max() < 1e-14
+
+
+def test_orthogonal_is_the_factor_of_the_stream():
+    """LAPACK's Q with R's diagonal made positive: Haar measure."""
+    numbers = np.empty((90, 70))
+    pynn._core.fill(numbers, "normal", pynn.random.key(4), 0.0, 1.0)
+    q, r = np.linalg.qr(numbers)
+    got = initializers.orthogonal((90, 70), rng=4, dtype=np.float64)
+    assert np.abs(got - q * np.sign(np.diag(r))).max() < 1e-12
+    draws = np.array([initializers.orthogonal((3, 3), rng=i) for i in range(3000)])
+    assert np.abs(draws.mean(axis=0)).max() < 0.05  # an entry's deviation is 1 / sqrt(3)
+    assert abs((np.linalg.det(draws) > 0).mean() - 0.5) < 0.05
+    assert scipy.stats.kstest(draws[:, 0, 0], "uniform", (-1, 2)).pvalue > 1e-4  # Archimedes
+
+
+def test_delta_orthogonal(dtype):
+    w = initializers.delta_orthogonal((3, 4, 20, 30), 1.5, rng=0, dtype=dtype)
+    m = w[1, 1].astype(np.float64) / 1.5
+    assert np.abs(m @ m.T - np.eye(20)).max() < 20 * np.finfo(dtype).eps
+    w[1, 1] = 0
+    assert not w.any()
+    theirs = initializers.delta_orthogonal((30, 20, 3, 3), rng=0, preset="torch")
+    assert np.count_nonzero(np.abs(theirs).sum(axis=(0, 1))) == 1 and theirs[:, :, 1, 1].any()
+
+
+def test_sparse(dtype):
+    w = initializers.sparse((101, 60), 0.3, 2.0, rng=0, dtype=dtype)
+    assert ((w == 0).sum(axis=0) == 31).all()  # ceil
+    assert abs(w[w != 0].std() / 2 - 1) < 0.05
+    counts = (w == 0).sum(axis=1)
+    assert counts.min() > 5 and counts.max() < 35
+
+
+def test_lsuv(dtype):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((300, 20)).astype(dtype)
+    net = pynn.networks.MultiLayerNet(20, [30, 40], 10, activation="tanh", rng=0, dtype=dtype)
+    assert initializers.lsuv(net, x, rng=1) is net
+    for i in (1, 2, 3):
+        z = x @ net.params[f"W{i}"] + net.params[f"b{i}"]
+        assert abs(z.var() - 1) < 0.011
+        x = np.tanh(z)
+    with pytest.raises(ValueError, match="batch"):
+        initializers.lsuv(net, np.zeros((5, 20)))
+    with pytest.raises(TypeError, match="network"):
+        initializers.lsuv(object(), x)
+
+
+def moments_by_scipy(f, slope):
+    """E f^2 and E f'^2 by adaptive quadrature."""
+
+    def integral(g):
+        pieces = ((-12, -1), (-1, 0), (0, 1), (1, 12))
+        density = scipy.stats.norm.pdf
+        return sum(scipy.integrate.quad(lambda z: g(z) ** 2 * density(z), *p)[0] for p in pieces)
+
+    return integral(f), integral(slope)
+
+
+GAINS = {
+    "relu": (lambda z: max(z, 0), lambda z: float(z > 0)),
+    "tanh": (math.tanh, lambda z: 1 - math.tanh(z) ** 2),
+    "leaky_relu": (lambda z: z if z > 0 else 0.01 * z, lambda z: 1 if z > 0 else 0.01),
+    "sigmoid": (lambda z: 1 / (1 + math.exp(-z)), lambda z: math.exp(-z) / (1 + math.exp(-z)) ** 2),
+}
+
+
+@pytest.mark.parametrize("name", GAINS)
+def test_gain(name):
+    forward, backward = (m**-0.5 for m in moments_by_scipy(*GAINS[name]))
+    by_ufunc = getattr(pynn, name)
+    for activation in (name, by_ufunc, np.vectorize(GAINS[name][0], otypes=[float])):
+        assert initializers.gain(activation) == pytest.approx(forward, rel=1e-10)
+        assert initializers.gain(activation, "backward") == pytest.approx(backward, rel=1e-7)
+
+
+def test_gain_keeps_the_spread_of_any_activation():
+    """gelu, silu, mish and elu, for which PyTorch's calculate_gain raises."""
+    functions = {
+        "gelu": lambda x: x * scipy.special.ndtr(x),
+        "silu": lambda x: x * scipy.special.expit(x),
+        "mish": lambda x: x * np.tanh(np.logaddexp(0, x)),
+        "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
+    }
+    for name, f in functions.items():
+        x = np.random.default_rng(0).standard_normal((500, 400))
+        for layer in range(10):
+            w = initializers.he_normal((400, 400), activation=f, rng=layer, dtype=np.float64)
+            x = f(x) @ w
+        assert 0.5 < x.var() < 2, name
+    assert initializers.gain(lambda x: x) == 1
+    he = initializers.he_normal((30, 20), activation="relu", rng=1)
+    oracles.assert_same_bits(he, initializers.he_normal((30, 20), rng=1))
+    for bad in ("gauss", 3, lambda x: x.sum(), lambda x: 0 * x, lambda x: "a"):
+        with pytest.raises((TypeError, ValueError), match="activation"):
+            initializers.gain(bad)
+    with pytest.raises(ValueError, match="direction"):
+        initializers.gain("relu", "up")
+
+
+def test_recommend():
+    assert initializers.recommend("relu")[:2] == ("he_normal", pytest.approx(math.sqrt(2)))
+    for name in ("tanh", "sigmoid"):
+        found = initializers.recommend(name)
+        assert found.initializer == "xavier_normal" and found.reason.endswith("spread.")
+    assert initializers.recommend(lambda x: x * scipy.special.ndtr(x)).initializer == "he_normal"
+
+
+# preset, name, shape -> distribution with its parameters, as that library's source has it
+def keras_normal(variance):
+    return scipy.stats.truncnorm(-2, 2, scale=math.sqrt(variance) / 0.87962566103423978)
+
+
+def flat(limit):
+    return scipy.stats.uniform(-limit, 2 * limit)
+
+
+PRESETS = {
+    ("torch", "xavier_normal"): lambda i, o: scipy.stats.norm(0, math.sqrt(2 / (i + o))),
+    ("torch", "xavier_uniform"): lambda i, o: flat(math.sqrt(6 / (i + o))),
+    ("torch", "kaiming_normal"): lambda i, o: scipy.stats.norm(0, math.sqrt(2 / i)),
+    ("torch", "kaiming_uniform"): lambda i, o: flat(math.sqrt(6 / i)),
+    ("torch", "normal"): lambda i, o: scipy.stats.norm(0, 1),
+    ("torch", "uniform"): lambda i, o: scipy.stats.uniform(0, 1),
+    ("torch", "truncated_normal"): lambda i, o: scipy.stats.truncnorm(-2, 2),
+    **{
+        (preset, f"{rule}_normal"): lambda i, o, v=variance: keras_normal(v(i, o))
+        for preset in ("keras", "jax")
+        for rule, variance in {
+            "glorot": lambda i, o: 2 / (i + o),
+            "xavier": lambda i, o: 2 / (i + o),
+            "he": lambda i, o: 2 / i,
+            "lecun": lambda i, o: 1 / i,
+        }.items()
+    },
+    ("keras", "glorot_uniform"): lambda i, o: flat(math.sqrt(6 / (i + o))),
+    ("keras", "he_uniform"): lambda i, o: flat(math.sqrt(6 / i)),
+    ("jax", "lecun_uniform"): lambda i, o: flat(math.sqrt(3 / i)),
+    ("keras", "normal"): lambda i, o: scipy.stats.norm(0, 0.05),
+    ("keras", "uniform"): lambda i, o: flat(0.05),
+    ("keras", "truncated_normal"): lambda i, o: scipy.stats.truncnorm(-2, 2, scale=0.05),
+    ("jax", "normal"): lambda i, o: scipy.stats.norm(0, 0.01),
+    ("jax", "uniform"): lambda i, o: scipy.stats.uniform(0, 0.01),
+    ("jax", "truncated_normal"): lambda i, o: scipy.stats.truncnorm(-2, 2, scale=0.01),
+}
+
+
+@pytest.mark.parametrize("preset, name", PRESETS)
+def test_presets(preset, name):
+    """Each library's distribution, in its layout."""
+    w = initializer(name)((200, 300), preset=preset, rng=1)
+    fans = (300, 200) if preset == "torch" else (200, 300)
+    want = PRESETS[preset, name](*fans)
+    assert scipy.stats.kstest(w.ravel(), want.cdf).pvalue > 1e-4
+
+
+def test_presets_that_are_refused():
+    for call in (
+        lambda: initializers.he_normal((3, 4), preset="tensorflow"),
+        lambda: initializers.lecun_normal((3, 4), preset="torch"),
+        lambda: initializers.normal((3, 4), preset=None),
+    ):
+        with pytest.raises(ValueError, match="preset"):
+            call()
+    bounds = initializers.truncated_normal((9, 9), 1.0, 0.5, 0.9, 1.3, preset="torch", rng=0)
+    assert bounds.min() >= 0.9 and bounds.max() <= 1.3
+    linear = initializers.torch_linear((50, 400), rng=0)
+    assert 0.049 < np.abs(linear).max() < 0.05
+
+
+def layer(name, shape, /, **arguments):
+    return name, shape, arguments
+
+
+CALLS = [
+    *(layer(name, (90, 70)) for name in EVEN),
+    layer("he_normal", (90, 70), dtype=np.float64),
+    layer("he_normal", (90, 70), dtype=np.float16),
+    layer("truncated_normal", (90, 70), lower=-6.0, upper=np.inf, dtype=np.float64),
+    layer("truncated_normal", (90, 70), lower=1.0, upper=1.5, dtype=np.float16),
+    layer("he_uniform", (3, 3, 20, 30)),
+    layer("glorot_normal", (90, 70), preset="keras"),
+    layer("kaiming_uniform", (64, 32, 3, 3), preset="torch"),
+    layer("xavier_normal", (90, 70), activation="tanh"),
+    layer("variance_scaling", (90, 70), mode="fan_geo_avg", distribution="truncated_normal"),
+    layer("orthogonal", (90, 70)),
+    layer("orthogonal", (70, 9, 11), gain=2.0, dtype=np.float64),
+    layer("orthogonal", (130, 200), dtype=np.float16),
+    layer("delta_orthogonal", (3, 3, 20, 30)),
+    layer("dirac", (3, 3, 20, 30)),
+    layer("identity", (90, 70), gain=0.5),
+    layer("sparse", (90, 70)),
+    layer("sparse", (90, 70), sparsity=0.5, dtype=np.float64),
+    layer("constant", (90, 70), value=0.1),
+]
+assert len(CALLS) >= 30
+
+
+def test_equal_hashes(every_setting):
+    """30 calls: one hash each under every instruction set and number of threads, whole or in parts."""
+    random = np.random.default_rng(0)
+    known = {}
+    for setting in every_setting():
+        for i, (name, shape, arguments) in enumerate(CALLS):
+            whole = initializer(name)(shape, rng=i, **arguments)
+            cuts = [sorted({0, n, *random.integers(0, n, 2).tolist()}) for n in shape]
+            parts = np.empty_like(whole)
+            for bounds in itertools.product(*map(itertools.pairwise, cuts)):
+                shard = tuple(slice(*b) for b in bounds)
+                parts[shard] = initializer(name)(shape, rng=i, shard=shard, **arguments)
+            for values in (whole, parts):
+                found = hashlib.sha256(values.tobytes()).hexdigest()
+                assert known.setdefault(i, found) == found, f"{setting}: {name} {arguments}"

@@ -91,11 +91,21 @@ def fills(dtype):
     for n, (lead, strides) in itertools.product(LENGTHS + LONG, forms):
         if lead and n in LONG:
             continue
-        for distribution in ("normal", "uniform"):
+        for distribution, *parameters in (
+            ("normal", 0.25, 1.1),
+            ("uniform", 0.25, 1.1),
+            ("truncated_normal", 0.25, 1.1, -1.0, 9.0),
+        ):
 
-            def fill(out=None, shape=(*lead, n), strides=strides, distribution=distribution):
+            def fill(
+                out=None,
+                shape=(*lead, n),
+                strides=strides,
+                distribution=distribution,
+                parameters=parameters,
+            ):
                 out = np.empty(shape, dtype) if out is None else out
-                _core.fill(out, distribution, 1, 0.25, 1.1, 77, strides)
+                _core.fill(out, distribution, 1, *parameters, start=77, index_strides=strides)
                 return out
 
             yield f"{distribution}, {(*lead, n)}, index_strides = {strides}", fill, [], True

@@ -1,5 +1,7 @@
 """Philox, the stream, fills: known answers, every slice is that slice of the whole, distributions."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -12,8 +14,23 @@ BIG_KEY = 0xFEDCBA9876543210
 PARAMETERS = {
     "normal": [(0.0, 1.0), (-3.0, 0.02)],
     "uniform": [(0.0, 1.0), (-0.3, 0.7), (5.0, 5.5)],
+    "truncated_normal": [
+        (0.0, 1.0, -2.0, 2.0),
+        (-3.0, 0.02, -2.0, 2.0),
+        (0.0, 1.0, -np.inf, np.inf),
+        (0.0, 1.0, 0.0, np.inf),
+        (0.0, 1.0, -1.0, 3.0),
+        (0.0, 1.0, 5.0, 6.0),
+        (1.0, 0.5, -9.0, -7.5),
+        (0.0, 1.0, 0.1, 0.1001),
+    ],
 }
-CASES = [(name, *p) for name, rows in PARAMETERS.items() for p in rows]
+# units in the last place that an element may be off
+ALLOWED = {
+    "normal": {np.float32: 2, np.float64: 2},
+    "truncated_normal": {np.float32: 4, np.float64: 7},
+}
+CASES = [(name, p) for name, rows in PARAMETERS.items() for p in rows]
 # philox4x32-10 of Random123's tests/kat_vectors: counter, key, answer
 KNOWN_ANSWERS = [
     (
@@ -38,9 +55,10 @@ def words(text):
     return np.array([int(w, 16) for w in text.split()], np.uint32)
 
 
-def filled(n, distribution="normal", key=BIG_KEY, first=0.0, second=1.0, dtype=np.float32, **more):
-    out = np.full(n, np.nan, dtype)
-    _core.fill(out, distribution, key, first, second, **more)
+def filled(n, distribution="normal", key=BIG_KEY, parameters=None, dtype=np.float32, **more):
+    out = np.full(n, 9 if dtype == np.uint16 else np.nan, dtype)
+    parameters = PARAMETERS[distribution][0] if parameters is None else parameters
+    _core.fill(out, distribution, key, *parameters, **more)
     return out
 
 
@@ -64,36 +82,42 @@ def test_philox_against_python(isa, rng):
     assert np.array_equal(_core.philox4x32(counters, keys), expected)
 
 
-@pytest.mark.parametrize("distribution, first, second", CASES)
-def test_stream_is_the_documented_one(distribution, first, second, dtype, isa, record_ulp):
+@pytest.mark.parametrize("distribution, parameters", CASES)
+def test_stream_is_the_documented_one(distribution, parameters, dtype, isa, record_ulp):
     """Elements at the start, across groups and past 2^32 against 240 bits of the definition."""
     for start in (0, 37, 2**32 - 70, 2**40 + 5, 2**62 + 1):
-        got = filled(150, distribution, BIG_KEY, first, second, dtype, start=start)
-        for i in range(0, 150, 1 if start == 37 else 7):
+        got = filled(150, distribution, BIG_KEY, parameters, dtype, start=start)
+        for i in range(0, 150, 3 if start == 37 else 17):
             where = f"index {start + i}"
             if distribution == "uniform":
-                want = oracles.uniform(start + i, BIG_KEY, first, second, dtype)
+                want = oracles.uniform(start + i, BIG_KEY, *parameters, dtype)
                 assert got[i] == want, where
                 continue
-            true = oracles.normal(start + i, BIG_KEY, first, second, dtype)
-            size = max(abs(true), abs(first))  # where loc cancels the draw, loc's unit counts
+            true = getattr(oracles, distribution)(start + i, BIG_KEY, *parameters, dtype)
+            size = max(abs(true), abs(parameters[0]))  # where loc cancels the draw, its unit counts
+            if distribution == "truncated_normal":  # the median is where the probability is 1/2
+                size = max(size, parameters[1] * 2.0 ** (-8 if dtype == np.float32 else -3))
             unit = CTX.ldexp(1, CTX.frexp(size)[1] - oracles.FORMAT[dtype][0])
             error = float(abs(CTX.mpf(float(got[i])) - true) / unit)
-            record_ulp(f"normal({first}, {second}) {np.dtype(dtype)}", error)
-            assert error <= 2, f"{where}: {got[i]!r}, {CTX.nstr(true, 20)}"
+            record_ulp(f"{distribution}{parameters} {np.dtype(dtype)}", error)
+            assert error <= ALLOWED[distribution][dtype], (
+                f"{where}: {got[i]!r}, {CTX.nstr(true, 20)}"
+            )
 
 
-@pytest.mark.parametrize("distribution, first, second", CASES)
-def test_against_the_reference(distribution, first, second, dtype, isa):
+@pytest.mark.parametrize("distribution, parameters", CASES)
+def test_against_the_reference(distribution, parameters, dtype, isa):
     """uniform bit for bit; normal within a few units of its larger parts."""
     for start in (0, 11, 2**33 + 3):
-        got = filled(20_000, distribution, BIG_KEY, first, second, dtype, start=start)
+        got = filled(20_000, distribution, BIG_KEY, parameters, dtype, start=start)
         want = np.full_like(got, np.nan)
-        reference.fill(want, distribution, BIG_KEY, first, second, start=start)
+        reference.fill(want, distribution, BIG_KEY, *parameters, start=start)
         if distribution == "uniform":
             oracles.assert_same_bits(got, want)
         else:
-            unit = np.spacing(np.maximum(np.abs(want), dtype(abs(first))))
+            unit = np.spacing(np.maximum(np.abs(want), dtype(abs(parameters[0]))))
+            if distribution == "truncated_normal":  # inverted in float64 there too
+                unit = np.maximum(unit, 16 * np.spacing(dtype(parameters[1])))
             assert (np.abs(got - want) <= 4 * unit).all()
 
 
@@ -159,18 +183,18 @@ def test_index_strides(dtype, isa, threads, rng):
 def test_nothing_else_is_written(distribution, dtype, isa, threads):
     for n in range(131):
         buffer = np.full(n + 64, 9, dtype)
-        _core.fill(buffer[32 : 32 + n], distribution, 1, 0.0, 1.0)
+        _core.fill(buffer[32 : 32 + n], distribution, 1, *PARAMETERS[distribution][0])
         assert (buffer[:32] == 9).all() and (buffer[32 + n :] == 9).all(), n
         assert (buffer[32 : 32 + n] != 9).all()
     gaps = np.full((30, 4), 9, dtype)
-    _core.fill(gaps[:, 1], distribution, 1, 0.0, 1.0)
+    _core.fill(gaps[:, 1], distribution, 1, *PARAMETERS[distribution][0])
     assert (gaps[:, [0, 2, 3]] == 9).all()
 
 
 def test_uniform_is_half_open(dtype, isa):
     """high never comes out, also where rounding would reach it."""
     for low, high in ((0, 1), (-1, 1), (1, np.nextafter(dtype(1), dtype(2))), (2**20, 2**20 + 1)):
-        u = filled(200_000, "uniform", 3, low, high, dtype)
+        u = filled(200_000, "uniform", 3, (low, high), dtype)
         assert u.min() >= low and u.max() < high, (low, high)
 
 
@@ -265,17 +289,111 @@ BAD_FILLS = {
     "index_strides": dict(index_strides=(1, 1)),
     "index_strides negative": dict(index_strides=(-1,)),
     "index_strides too large": dict(index_strides=(2**63,)),
-    "scale": dict(second=-1.0),
-    "loc": dict(first=np.nan),
-    "low": dict(distribution="uniform", first=2.0, second=1.0),
-    "high infinite": dict(distribution="uniform", second=np.inf),
+    "scale": dict(parameters=(0.0, -1.0)),
+    "scale text": dict(parameters=(0.0, "1")),
+    "loc": dict(parameters=(np.nan, 1.0)),
+    "parameters too few": dict(parameters=(0.0,)),
+    "parameters too many": dict(parameters=(0.0, 1.0, 2.0)),
+    "low": dict(distribution="uniform", parameters=(2.0, 1.0)),
+    "high infinite": dict(distribution="uniform", parameters=(0.0, np.inf)),
+    "lower": dict(distribution="truncated_normal", parameters=(0.0, 1.0, 2.0, 1.0)),
+    "lower far out": dict(distribution="truncated_normal", parameters=(0.0, 1.0, 10.0, 11.0)),
+    "upper": dict(distribution="truncated_normal", parameters=(0.0, 1.0, 2.0, np.nan)),
 }
 
 
 @pytest.mark.parametrize("name", BAD_FILLS)
 def test_bad_fills(name):
-    arguments = dict(distribution="normal", key=1, first=0.0, second=1.0) | BAD_FILLS[name]
+    arguments = dict(distribution="normal", key=1, parameters=(0.0, 1.0)) | BAD_FILLS[name]
+    parameters = arguments.pop("parameters")
+    distribution, key = arguments.pop("distribution"), arguments.pop("key")
     out = np.full(5, 9, np.float32)
     with pytest.raises((TypeError, ValueError), match=name.split()[0]):
-        _core.fill(out, **arguments)
+        _core.fill(out, distribution, key, *parameters, **arguments)
     assert (out == 9).all()
+
+
+def bfloat16(values):
+    """float32 to bfloat16's bits, to nearest even, by exact fractions of the format."""
+    down = (values.view(np.uint32) >> 16 << 16).view(np.float32)  # toward 0
+    up = ((down.view(np.uint32) >> 16) + 1 << 16).view(np.float32)
+    wide, low, high = (np.abs(a.astype(np.float64)) for a in (values, down, up))
+    odd = down.view(np.uint32) >> 16 & 1 == 1
+    take_up = (high - wide < wide - low) | (high - wide == wide - low) & odd
+    return (np.where(take_up, up, down).view(np.uint32) >> 16).astype(np.uint16)
+
+
+@pytest.mark.parametrize("distribution", PARAMETERS)
+@pytest.mark.parametrize("kind", [np.float16, np.uint16], ids=["float16", "bfloat16"])
+def test_half_types_are_the_float32_draw_rounded_once(distribution, kind, every_setting):
+    """Of any size, subnormals and overflow included."""
+    for scale in (1.0, 1e-6, 3e-5, 2e4, 1e-38):
+        parameters = [p * scale for p in PARAMETERS[distribution][0][:2]]
+        parameters += PARAMETERS[distribution][0][2:]
+        for start, n in ((0, 70_000), (3, 1), (1000, 1030), (5, 33)):
+            single = filled(n, distribution, 4, parameters, start=start)
+            with np.errstate(all="ignore"):
+                want = bfloat16(single) if kind == np.uint16 else single.astype(kind)
+            for setting in every_setting():
+                got = filled(n, distribution, 4, parameters, kind, start=start)
+                assert np.array_equal(got, want), f"{setting}, {scale}"
+    strided = np.empty((50, 60), kind)[::-1, ::3]
+    _core.fill(strided, distribution, 4, *parameters)
+    assert np.array_equal(strided.ravel(), want_of(filled(1000, distribution, 4, parameters), kind))
+
+
+def want_of(single, kind):
+    with np.errstate(all="ignore"):
+        return bfloat16(single) if kind == np.uint16 else single.astype(kind)
+
+
+@pytest.mark.parametrize("lower, upper", [p[2:] for p in PARAMETERS["truncated_normal"]])
+def test_truncated_normal_stays_within_and_has_its_distribution(lower, upper, dtype):
+    stats = pytest.importorskip("scipy.stats")
+    x = filled(200_000, "truncated_normal", 5, (0.0, 1.0, lower, upper), dtype)
+    assert x.min() >= dtype(lower) and x.max() <= dtype(upper)
+    assert stats.kstest(x.astype(float), stats.truncnorm(lower, upper).cdf).pvalue > 1e-4
+
+
+def generator(seed=0):
+    return np.random.Generator(pynn.random.Philox4x32(seed))
+
+
+def test_bit_generator_gives_the_words_of_its_blocks():
+    """32, 64 bits and doubles in order; the key of pynn.random.key, the counter from 2**96 on."""
+    key = pynn.random.key(7)
+    blocks = [oracles.philox4x32([i, 0, 0, 1], [key & 0xFFFFFFFF, key >> 32]) for i in range(50)]
+    flat = np.array(blocks, np.uint64).ravel()
+    wide = flat[::2] | flat[1::2] << np.uint64(32)
+    assert np.array_equal(pynn.random.Philox4x32(7).random_raw(100), wide)
+    assert np.array_equal(generator(7).integers(0, 2**32, 200, np.uint32), flat)
+    assert np.array_equal(generator(7).random(100), (wide >> np.uint64(11)) * 2.0**-53)
+    for counter, key, answer in KNOWN_ANSWERS:
+        c, k = (sum(int(w) << 32 * i for i, w in enumerate(words(t))) for t in (counter, key))
+        raw = pynn.random.Philox4x32(key=k, counter=c).random_raw(2)
+        assert np.array_equal(raw.view(np.uint32), words(answer))
+
+
+def test_bit_generator_advances_jumps_spawns_and_pickles():
+    one, two = pynn.random.Philox4x32(3), pynn.random.Philox4x32(3)
+    first = one.random_raw(400)
+    assert np.array_equal(two.advance(150).random_raw(100), first[300:])
+    assert np.array_equal(two.advance(-100).random_raw(2), first[200:202])
+    jumped = pynn.random.Philox4x32(3).jumped(2)
+    assert jumped.state["state"]["counter"] == 2**96 + 2 * 2**64
+    assert len(np.intersect1d(jumped.random_raw(1000), first)) == 0
+    children = pynn.random.Philox4x32(3).spawn(2)
+    draws = [c.random_raw(4).tolist() for c in children]
+    assert draws[0] != draws[1] and all(type(c) is pynn.random.Philox4x32 for c in children)
+    rng = generator(3)
+    rng.integers(5, size=7)  # an odd number of 32-bit words
+    copy = pickle.loads(pickle.dumps(rng))
+    assert np.array_equal(copy.integers(9, size=50), rng.integers(9, size=50))
+    rng.bit_generator.state = copy.bit_generator.state
+    assert copy.normal() == rng.normal() and pynn.random.key(copy) == pynn.random.key(rng)
+    assert abs(generator().standard_normal(100_000).std() - 1) < 0.01
+    for bad in (dict(counter=3), dict(seed=1, key=1), dict(key=-1), dict(key=1, counter=2**128)):
+        with pytest.raises((TypeError, ValueError), match=r"key|counter"):
+            pynn.random.Philox4x32(**bad)
+    with pytest.raises(ValueError, match="state"):
+        one.state = np.random.PCG64(1).state

@@ -2,7 +2,10 @@
 // a small buffer where memory or stream are not consecutive.
 #include "bindings/bindings.hpp"
 
+#include <numpy/random/bitgen.h>
+
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
@@ -22,27 +25,59 @@ constexpr std::size_t run_length = 1 << 13;   // elements of a tile that needs n
 constexpr std::size_t row_length = 128;       // of the buffer
 constexpr std::size_t buffer_rows = 64;       // so that whole cache lines are written at a time
 constexpr std::uint64_t sparse = 32;          // larger steps in the stream: draw one by one
-constexpr std::size_t slice_length = 1 << 21; // elements between two looks for Ctrl-C
+constexpr std::size_t slice_length = 1 << 20; // elements between two looks for Ctrl-C
+constexpr std::size_t drawn_length = 1 << 12; // of the floats that become 16-bit numbers
 
-#define PYNN_ALLOWED(name, first, second, condition, words)                                                            \
-    template <class T> bool name##_allowed([[maybe_unused]] T first, [[maybe_unused]] T second) {                      \
+template <class... T> bool finite(T... values) { return (std::isfinite(values) && ...); }
+
+constexpr std::size_t most_parameters = 4;
+constexpr std::size_t names_in(const char *list) { return *list == 0 ? 1 : names_in(list + 1) + (*list == ','); }
+template <std::size_t N, class T> std::array<T, N> first_of(const T *values) {
+    std::array<T, N> found;
+    std::copy_n(values, N, found.begin());
+    return found;
+}
+
+#define PYNN_ALLOWED(name, make, condition, words, ...)                                                                \
+    template <class T> bool name##_allowed(const T *parameters) {                                                      \
+        static_assert(names_in(#__VA_ARGS__) <= most_parameters);                                                      \
         [[maybe_unused]] constexpr T largest = std::numeric_limits<T>::max();                                          \
+        const auto [__VA_ARGS__] = first_of<names_in(#__VA_ARGS__)>(parameters);                                       \
         return condition;                                                                                              \
     }
 PYNN_DISTRIBUTIONS(PYNN_ALLOWED)
 #undef PYNN_ALLOWED
 
-struct Row {
-    const char *name, *first, *second, *words;
-    bool (*float_allowed)(float, float);
-    bool (*double_allowed)(double, double);
-    bool allowed(float a, float b) const { return float_allowed(a, b); }
-    bool allowed(double a, double b) const { return double_allowed(a, b); }
+template <class T> struct Rules {
+    bool (*allowed)(const T *parameters);
+    Constants<T> (*make)(const T *parameters, std::size_t count);
 };
-#define PYNN_ROW(name, first, second, condition, words)                                                                \
-    Row{#name, #first, #second, words, name##_allowed<float>, name##_allowed<double>},
+struct Row {
+    const char *name, *words, *parameters;
+    Rules<float> float32;
+    Rules<double> float64;
+    template <class T> const Rules<T> &rules() const {
+        if constexpr (sizeof(T) == 4)
+            return float32;
+        else
+            return float64;
+    }
+};
+#define PYNN_ROW(name, make, condition, words, ...)                                                                    \
+    Row{#name, words, #__VA_ARGS__, {name##_allowed<float>, make<float>}, {name##_allowed<double>, make<double>}},
 constexpr Row rows[] = {PYNN_DISTRIBUTIONS(PYNN_ROW)};
 #undef PYNN_ROW
+
+std::vector<std::string> names_of(const Row &row) {
+    std::vector<std::string> names(1);
+    for (const char *c = row.parameters; *c != 0; ++c) {
+        if (*c == ',')
+            names.emplace_back();
+        else if (*c != ' ')
+            names.back() += *c;
+    }
+    return names;
+}
 
 std::size_t distribution_index(py::handle name) {
     std::string known;
@@ -65,7 +100,7 @@ std::uint64_t whole_number(const std::string &name, py::handle object) {
     throw py::value_error(name + " is " + text_of(object) + "; expected a whole number from 0 to 2**64 - 1");
 }
 
-double real_number(const char *name, py::handle object) {
+double real_number(const std::string &name, py::handle object) {
     const double value = PyFloat_AsDouble(object.ptr());
     if (PyErr_Occurred() == nullptr) return value;
     if (PyErr_ExceptionMatches(PyExc_OverflowError)) { // an int that no double holds
@@ -74,7 +109,7 @@ double real_number(const char *name, py::handle object) {
     }
     if (!PyErr_ExceptionMatches(PyExc_TypeError)) throw py::error_already_set();
     PyErr_Clear();
-    throw py::type_error(std::string(name) + " is " + text_of(py::repr(object)) + "; expected a real number");
+    throw py::type_error(name + " is " + text_of(py::repr(object)) + "; expected a real number");
 }
 
 struct Axis {
@@ -164,12 +199,16 @@ std::vector<TiledAxis> tiled(std::vector<Axis> axes, npy_intp item_size) {
     return merged;
 }
 
-template <class T> struct Filling {
-    void (*kernel)(T *, std::uint64_t, std::uint64_t, std::size_t, T, T);
+using Rounding = void (*)(const float *from, std::uint16_t *to, std::size_t n);
+
+// T is what is drawn, Out what is written: the same, or 16 bits of a float rounded.
+template <class T, class Out> struct Filling {
+    void (*kernel)(T *, std::uint64_t, std::uint64_t, std::size_t, const Constants<T> &);
+    Rounding round;
     char *data;
     std::vector<TiledAxis> axes;
     std::uint64_t key, start;
-    T first, second;
+    Constants<T> constants;
 
     void operator()(std::size_t begin_tile, std::size_t end_tile) const {
         for (std::size_t tile = begin_tile; tile < end_tile; ++tile) {
@@ -184,46 +223,72 @@ template <class T> struct Filling {
                 index += at * axis.index_step;
                 if (i < 2) counts[i] = std::min(axis.tile, axis.size - at);
             }
-            if (consecutive(axes[0], sizeof(T)))
-                kernel(reinterpret_cast<T *>(to), key, index, counts[0], first, second);
+            if (consecutive(axes[0], sizeof(Out)))
+                run(reinterpret_cast<Out *>(to), index, counts[0]);
             else
                 by_way_of_buffer(to, index, counts[0], counts[1]);
         }
     }
 
   private:
+    void run(Out *to, std::uint64_t index, std::size_t n) const {
+        if constexpr (std::is_same_v<T, Out>) {
+            kernel(to, key, index, n, constants);
+        } else {
+            T drawn[drawn_length];
+            while (n > 0) {
+                const std::size_t count = std::min(n, drawn_length - index % drawn_length);
+                kernel(drawn, key, index, count, constants);
+                round(drawn, to, count);
+                to += count;
+                index += count;
+                n -= count;
+            }
+        }
+    }
     void by_way_of_buffer(char *to, std::uint64_t index, std::size_t columns, std::size_t rows) const {
-        T buffer[buffer_rows * row_length];
+        Out buffer[buffer_rows * row_length];
         const std::uint64_t step = axes[0].index_step;
         for (std::size_t row = 0; row < rows; ++row, index += axes[1].index_step)
-            kernel(buffer + row * row_length, key, index, (columns - 1) * step + 1, first, second);
+            run(buffer + row * row_length, index, (columns - 1) * step + 1);
         for (std::size_t column = 0; column < columns; ++column, to += axes[0].step) {
-            const T *from = buffer + column * step;
+            const Out *from = buffer + column * step;
             char *place = to;
             for (std::size_t row = 0; row < rows; ++row, from += row_length, place += axes[1].step)
-                *reinterpret_cast<T *>(place) = *from;
+                *reinterpret_cast<Out *>(place) = *from;
         }
     }
 };
 
-template <class T>
-void fill_array(py::handle out, std::size_t distribution, std::uint64_t key, py::handle first, py::handle second,
-                std::uint64_t start, py::handle index_strides) {
+template <class T, class Out>
+void fill_array(py::handle out, std::size_t distribution, std::uint64_t key, const py::args &given, std::uint64_t start,
+                py::handle index_strides, Rounding round) {
     const Row &row = rows[distribution];
-    T a, b;
+    const std::vector<std::string> names = names_of(row);
+    if (given.size() != names.size())
+        throw py::type_error(std::string(row.name) + " has the parameters " + row.parameters + "; got " +
+                             std::to_string(given.size()));
+    T parameters[most_parameters];
+    Constants<T> constants;
+    bool allowed;
     {
         StandardEnvironment environment; // the caller's rounding mode does not reach the parameters either
-        a = static_cast<T>(real_number(row.first, first));
-        b = static_cast<T>(real_number(row.second, second));
+        for (std::size_t i = 0; i < names.size(); ++i) parameters[i] = static_cast<T>(real_number(names[i], given[i]));
+        allowed = row.rules<T>().allowed(parameters);
+        if (allowed) constants = row.rules<T>().make(parameters, names.size());
     }
-    if (!std::isfinite(a) || !std::isfinite(b) || !row.allowed(a, b))
-        throw py::value_error(std::string(row.first) + " is " + text_of(first) + " and " + row.second + " is " +
-                              text_of(second) + "; expected finite " + dtype_text(as_array(out)) + " numbers with " +
+    if (!allowed) {
+        std::string got;
+        for (std::size_t i = 0; i < names.size(); ++i)
+            got += (i > 0 ? ", " : "") + names[i] + " is " + text_of(given[i]);
+        throw py::value_error(got + "; expected " + (sizeof(T) == 4 ? "float32" : "float64") + " numbers with " +
                               row.words);
+    }
     const std::vector<Axis> axes = axes_of(out, start, index_strides);
     if (PyArray_SIZE(as_array(out)) == 0) return;
     const auto kernel = active_kernels_of<T>().fill[distribution];
-    const Filling<T> filling{kernel, PyArray_BYTES(as_array(out)), tiled(axes, sizeof(T)), key, start, a, b};
+    const Filling<T, Out> filling{kernel, round,    PyArray_BYTES(as_array(out)), tiled(axes, sizeof(Out)), key,
+                                  start,  constants};
     std::size_t tiles = 1;
     for (const TiledAxis &axis : filling.axes) tiles *= axis.tiles();
     const std::size_t tile_size = filling.axes[0].tile * filling.axes[1].tile;
@@ -236,40 +301,51 @@ void fill_array(py::handle out, std::size_t distribution, std::uint64_t key, py:
     }
 }
 
-void fill(py::object out, py::object distribution, py::object key, py::object first, py::object second,
-          py::object start, py::object index_strides) {
+void fill(py::object out, py::object distribution, py::object key, py::args parameters, py::object start,
+          py::object index_strides) {
     if (!PyArray_Check(out.ptr()))
         throw py::type_error(std::string("out is a ") + Py_TYPE(out.ptr())->tp_name + "; expected a NumPy array");
     PyArrayObject *array = as_array(out);
-    const bool single = PyArray_TYPE(array) == NPY_FLOAT;
-    if ((!single && PyArray_TYPE(array) != NPY_DOUBLE) || !PyArray_ISNOTSWAPPED(array))
+    auto *fill_it = PyArray_TYPE(array) == NPY_FLOAT    ? fill_array<float, float>
+                    : PyArray_TYPE(array) == NPY_DOUBLE ? fill_array<double, double>
+                    : PyArray_TYPE(array) == NPY_HALF || PyArray_TYPE(array) == NPY_UINT16
+                        ? fill_array<float, std::uint16_t>
+                        : nullptr;
+    if (fill_it == nullptr || !PyArray_ISNOTSWAPPED(array))
         throw py::type_error("out has dtype " + dtype_text(array) +
-                             "; expected float32 or float64 in native byte order");
+                             "; expected float32, float64, float16 or uint16 (for bfloat16) in native byte order");
     if (!PyArray_ISALIGNED(array)) throw py::value_error("out is misaligned; expected an aligned array");
     if (!PyArray_ISWRITEABLE(array)) throw py::value_error("out is read-only; expected a writeable array");
     const std::size_t index = distribution_index(distribution);
-    (single ? fill_array<float> : fill_array<double>)(out, index, whole_number("key", key), first, second,
-                                                      whole_number("start", start), index_strides);
+    const KernelTable &kernels = active_kernels();
+    fill_it(out, index, whole_number("key", key), parameters, whole_number("start", start), index_strides,
+            PyArray_TYPE(array) == NPY_HALF ? kernels.to_float16 : kernels.to_bfloat16);
 }
 
+struct PhiloxBlock {
+    std::uint32_t word[4];
+};
+
 // Philox4x32-10 of Salmon, Moraes, Dror and Shaw (2011), one counter at a time.
+PhiloxBlock philox(PhiloxBlock c, std::uint32_t k0, std::uint32_t k1) {
+    for (int round = 0; round < 10; ++round) {
+        const std::uint64_t p0 = std::uint64_t(0xD2511F53) * c.word[0], p1 = std::uint64_t(0xCD9E8D57) * c.word[2];
+        c = {{static_cast<std::uint32_t>(p1 >> 32) ^ c.word[1] ^ k0, static_cast<std::uint32_t>(p1),
+              static_cast<std::uint32_t>(p0 >> 32) ^ c.word[3] ^ k1, static_cast<std::uint32_t>(p0)}};
+        k0 += 0x9E3779B9;
+        k1 += 0xBB67AE85;
+    }
+    return c;
+}
+
 void philox_loop(char **operands, const npy_intp *dimensions, const npy_intp *steps, void *) {
     for (npy_intp i = 0; i < dimensions[0]; ++i) {
         auto operand = [&](int j, int word) -> std::uint32_t & {
             return *reinterpret_cast<std::uint32_t *>(operands[j] + i * steps[j] + word * steps[3 + j]);
         };
-        std::uint32_t c0 = operand(0, 0), c1 = operand(0, 1), c2 = operand(0, 2), c3 = operand(0, 3);
-        std::uint32_t k0 = operand(1, 0), k1 = operand(1, 1);
-        for (int round = 0; round < 10; ++round) {
-            const std::uint64_t p0 = std::uint64_t(0xD2511F53) * c0, p1 = std::uint64_t(0xCD9E8D57) * c2;
-            c0 = static_cast<std::uint32_t>(p1 >> 32) ^ c1 ^ k0;
-            c1 = static_cast<std::uint32_t>(p1);
-            c2 = static_cast<std::uint32_t>(p0 >> 32) ^ c3 ^ k1;
-            c3 = static_cast<std::uint32_t>(p0);
-            k0 += 0x9E3779B9;
-            k1 += 0xBB67AE85;
-        }
-        operand(2, 0) = c0, operand(2, 1) = c1, operand(2, 2) = c2, operand(2, 3) = c3;
+        const PhiloxBlock block =
+            philox({{operand(0, 0), operand(0, 1), operand(0, 2), operand(0, 3)}}, operand(1, 0), operand(1, 1));
+        for (int word = 0; word < 4; ++word) operand(2, word) = block.word[word];
     }
 }
 PyUFuncGenericFunction philox_loops[] = {philox_loop};
@@ -305,15 +381,17 @@ shape, the threads, the instruction set or what else is drawn.
 
 Parameters
 ----------
-out : ndarray of float32 or float64
-    Written in place; any strides, native byte order, aligned, no two elements in one place.
+out : ndarray of float32, float64, float16 or uint16
+    Written in place; any strides, native byte order, aligned, no two elements in one place. float16, and uint16 as the
+    bits of bfloat16, get the float32 element rounded once, to nearest, ties to even.
 distribution : str
-    "normal" or "uniform".
+    "normal", "uniform" or "truncated_normal".
 key : int
     The stream, 0 to 2**64 - 1.
-first, second : float
-    normal: mean (loc) and standard deviation (scale, not negative). uniform: the half-open range [low, high); low
-    alone where the two are equal.
+*parameters : float
+    normal: loc and scale, the mean and the standard deviation, which is not negative. uniform: low and high, a
+    half-open range; low alone where the two are equal. truncated_normal: loc, scale, lower and upper, the last two in
+    standard deviations from loc.
 start : int, default 0
     Index of the element that goes to out[0, ..., 0].
 index_strides : sequence of int, optional
@@ -322,7 +400,7 @@ index_strides : sequence of int, optional
 Raises
 ------
 TypeError
-    If `out` is no ndarray of float32 or float64, or a number is no number.
+    If `out` is no ndarray of those dtypes, a number is no number, or there are too many or too few parameters.
 ValueError
     If `out` is read-only, misaligned or overlaps itself, or another argument is out of range.
 
@@ -331,11 +409,88 @@ Notes
 A call that lasts answers Ctrl-C; `out` is then filled in part.
 )";
 
+// What stands behind pynn.random.Philox4x32: a counter, the words of the block before it, how many of those are taken,
+// and the upper half of a 64-bit number that NumPy asked a half of.
+class PhiloxState {
+  public:
+    PhiloxState(py::capsule capsule, py::object key, py::object counter) {
+        auto *functions = static_cast<bitgen_t *>(PyCapsule_GetPointer(capsule.ptr(), "BitGenerator"));
+        if (functions == nullptr) throw py::error_already_set();
+        set(key, counter, 4, false, 0);
+        functions->state = this;
+        functions->next_uint64 = [](void *state) { return static_cast<PhiloxState *>(state)->next64(); };
+        functions->next_uint32 = [](void *state) { return static_cast<PhiloxState *>(state)->next32(); };
+        functions->next_double = [](void *state) {
+            return static_cast<double>(static_cast<PhiloxState *>(state)->next64() >> 11) * 0x1p-53;
+        };
+        functions->next_raw = functions->next_uint64;
+    }
+    PhiloxState(const PhiloxState &) = delete;
+    PhiloxState &operator=(const PhiloxState &) = delete;
+
+    py::tuple get() const {
+        const py::int_ low(counter_[0]), high(counter_[1]);
+        return py::make_tuple(key_, (high << py::int_(64)) | low, taken_, has_half_, half_);
+    }
+    void set(py::object key, py::object counter, unsigned taken, bool has_half, std::uint32_t half) {
+        if (!PyIndex_Check(counter.ptr()))
+            throw py::type_error("counter is " + text_of(py::repr(counter)) + "; expected a whole number");
+        if (taken > 4) throw py::value_error("taken is " + std::to_string(taken) + "; expected 0 to 4");
+        const std::uint64_t new_key = whole_number("key", key);
+        const std::uint64_t high = whole_number("counter // 2**64", counter >> py::int_(64));
+        counter_[0] = whole_number("counter", counter & py::int_(~std::uint64_t(0)));
+        counter_[1] = high;
+        key_ = new_key;
+        taken_ = taken;
+        has_half_ = has_half;
+        half_ = half;
+        if (taken < 4) block_ = block(counter_[0] - 1, counter_[1] - (counter_[0] == 0));
+    }
+
+  private:
+    PhiloxBlock block(std::uint64_t low, std::uint64_t high) const {
+        return philox({{static_cast<std::uint32_t>(low), static_cast<std::uint32_t>(low >> 32),
+                        static_cast<std::uint32_t>(high), static_cast<std::uint32_t>(high >> 32)}},
+                      static_cast<std::uint32_t>(key_), static_cast<std::uint32_t>(key_ >> 32));
+    }
+    std::uint64_t next64() {
+        if (taken_ > 2) {
+            block_ = block(counter_[0], counter_[1]);
+            counter_[1] += ++counter_[0] == 0;
+            taken_ = 0;
+        }
+        const std::uint64_t value = block_.word[taken_] | std::uint64_t(block_.word[taken_ + 1]) << 32;
+        taken_ += 2;
+        return value;
+    }
+    std::uint32_t next32() {
+        if (has_half_) {
+            has_half_ = false;
+            return half_;
+        }
+        const std::uint64_t value = next64();
+        has_half_ = true;
+        half_ = static_cast<std::uint32_t>(value >> 32);
+        return static_cast<std::uint32_t>(value);
+    }
+
+    std::uint64_t key_ = 0, counter_[2] = {};
+    PhiloxBlock block_ = {};
+    unsigned taken_ = 4;
+    bool has_half_ = false;
+    std::uint32_t half_ = 0;
+};
+
 } // namespace
 
 void bind_random(py::module_ &module) {
-    module.def("fill", &fill, py::arg("out"), py::arg("distribution"), py::arg("key"), py::arg("first"),
-               py::arg("second"), py::arg("start") = 0, py::arg("index_strides") = py::none(), fill_documentation);
+    py::class_<PhiloxState>(module, "PhiloxState", "The state of a pynn.random.Philox4x32.")
+        .def(py::init<py::capsule, py::object, py::object>(), py::arg("capsule"), py::arg("key"), py::arg("counter"))
+        .def("get", &PhiloxState::get)
+        .def("set", &PhiloxState::set, py::arg("key"), py::arg("counter"), py::arg("taken"), py::arg("has_half"),
+             py::arg("half"));
+    module.def("fill", &fill, py::arg("out"), py::arg("distribution"), py::arg("key"), py::arg("start") = 0,
+               py::arg("index_strides") = py::none(), fill_documentation);
     module.attr("philox4x32") =
         owned(PyUFunc_FromFuncAndDataAndSignature(philox_loops, philox_data, philox_types, 1, 2, 1, PyUFunc_None,
                                                   "philox4x32", philox_documentation, 0, "(4),(2)->(4)"));

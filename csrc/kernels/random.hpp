@@ -98,9 +98,9 @@ template <class T> struct Generator {
     }
 };
 
-template <class D, class T> PYNN_INLINE void draw(const Words (&bits)[2], vec<T> first, vec<T> second, T *out) {
+template <class D, class T> PYNN_INLINE void draw(const Words (&bits)[2], const Splats<vec<T>> &constants, T *out) {
     using V = vec<T>;
-    Pair<V> values = D::template draw<V>((uints<V>)bits[0], (uints<V>)bits[1], first, second);
+    Pair<V> values = D::template draw<V>((uints<V>)bits[0], (uints<V>)bits[1], constants);
     store(out, values.first);
     store(out + group_blocks, values.second);
 }
@@ -108,10 +108,10 @@ template <class D, class T> PYNN_INLINE void draw(const Words (&bits)[2], vec<T>
 // `groups` whole groups, the first of number `group`; their block numbers share their upper 32 bits. The rounds of a
 // step run between the draws of the step before: one waits for multiplications while the other computes.
 template <class D, class T>
-PYNN_INLINE void fill_groups(T *out, std::uint64_t key, std::uint64_t group, std::size_t groups, T first, T second) {
+PYNN_INLINE void fill_groups(T *out, std::uint64_t key, std::uint64_t group, std::size_t groups,
+                             const Splats<vec<T>> &constants) {
     using G = Generator<T>;
     constexpr std::size_t second_draw = G::single ? 2 * group_blocks : G::lanes;
-    const vec<T> a = splat<vec<T>>(first), b = splat<vec<T>>(second);
     G generator(key, group * group_blocks);
     generator.begin();
     generator.rounds(2, philox_rounds - 1);
@@ -120,16 +120,17 @@ PYNN_INLINE void fill_groups(T *out, std::uint64_t key, std::uint64_t group, std
         for (std::size_t lane = 0; lane < group_blocks; lane += G::step_blocks) {
             generator.begin();
             generator.rounds(2, philox_rounds / 2);
-            draw<D>(generator.bits[0], a, b, out + lane);
+            draw<D>(generator.bits[0], constants, out + lane);
             generator.rounds(philox_rounds / 2, philox_rounds - 1);
-            draw<D>(generator.bits[1], a, b, out + lane + second_draw);
+            draw<D>(generator.bits[1], constants, out + lane + second_draw);
             generator.end();
         }
 }
 
 // Elements start .. start + n - 1 of the stream of key.
 template <class D, class T>
-void fill_loop(T *out, std::uint64_t key, std::uint64_t start, std::size_t n, T first, T second) {
+void fill_loop(T *out, std::uint64_t key, std::uint64_t start, std::size_t n, const Constants<T> &given) {
+    const Splats<vec<T>> constants(given);
     constexpr std::uint64_t period = (std::uint64_t(1) << 32) / group_blocks; // groups that share the upper 32 bits
     while (n > 0) {
         T buffer[group_size<T>];
@@ -143,11 +144,54 @@ void fill_loop(T *out, std::uint64_t key, std::uint64_t start, std::size_t n, T 
             if (groups > period - group % period) groups = period - group % period;
             count = groups * group_size<T>;
         }
-        fill_groups<D>(partial ? buffer : out, key, group, groups, first, second);
+        fill_groups<D>(partial ? buffer : out, key, group, groups, constants);
         if (partial) __builtin_memcpy(out, buffer + skip, count * sizeof(T));
         out += count;
         start += count;
         n -= count;
+    }
+}
+
+// Two vectors of 32-bit lanes, of which 16 bits matter, to one of 16-bit lanes: the halves that Half names.
+template <std::size_t Half, std::size_t... I>
+PYNN_INLINE vec<std::uint16_t> narrow(vec<std::uint32_t> a, vec<std::uint32_t> b, std::index_sequence<I...>) {
+    return __builtin_shufflevector((vec<std::uint16_t>)a, (vec<std::uint16_t>)b, (2 * I + Half)...);
+}
+
+// Both round to nearest, ties to even, and keep subnormals; NaN does not occur.
+struct BFloat16 {
+    static constexpr std::size_t half = 1;
+    static PYNN_INLINE vec<std::uint32_t> round(vec<float> x) {
+        vec<std::uint32_t> word = (vec<std::uint32_t>)x;
+        return word + 0x7fff + ((word >> 16) & 1);
+    }
+};
+struct Float16 {
+    static constexpr std::size_t half = 0;
+    static PYNN_INLINE vec<std::uint32_t> round(vec<float> x) {
+        using U = vec<std::uint32_t>;
+        U word = (U)x, sign = word & 0x80000000u, size = word ^ sign;
+        U normal = (size - (112u << 23) + 0xfff + ((size >> 13) & 1)) >> 13;
+        U small = (U)((vec<float>)size + 0.5f) - 0x3f000000u; // the addition rounds to its unit, 2^-24
+        vec<std::int32_t> sized = (vec<std::int32_t>)size;
+        U result = (U)select(sized < 0x38800000, (vec<std::int32_t>)small, (vec<std::int32_t>)normal);
+        result = (U)select(sized >= 0x477ff000, vec<std::int32_t>{} + 0x7c00, (vec<std::int32_t>)result);
+        return result | (sign >> 16);
+    }
+};
+
+template <class To> void round_loop(const float *from, std::uint16_t *to, std::size_t n) {
+    constexpr std::size_t step = width<std::uint16_t>;
+    constexpr auto lanes = std::make_index_sequence<step>();
+    auto narrowed = [&](const float *two) {
+        return narrow<To::half>(To::round(load<vec<float>>(two)), To::round(load<vec<float>>(two + step / 2)), lanes);
+    };
+    std::size_t i = 0;
+    for (; i + step <= n; i += step) store(to + i, narrowed(from + i));
+    if (i < n) {
+        float rest[step] = {};
+        __builtin_memcpy(rest, from + i, (n - i) * sizeof(float));
+        store_first(to + i, narrowed(rest), n - i);
     }
 }
 

@@ -47,6 +47,11 @@ constexpr Kernels<T> kernels = {
 #define PYNN_PASTE(a, b) PYNN_PASTE_(a, b)
 namespace pynn {
 extern const KernelTable PYNN_PASTE(PYNN_ISA, _table);
-constexpr KernelTable PYNN_PASTE(PYNN_ISA, _table) = {PYNN_STRING(PYNN_ISA), PYNN_ISA::kernels<float>,
-                                                      PYNN_ISA::kernels<double>};
+constexpr KernelTable PYNN_PASTE(PYNN_ISA, _table) = {
+    PYNN_STRING(PYNN_ISA),
+    PYNN_ISA::kernels<float>,
+    PYNN_ISA::kernels<double>,
+    PYNN_ISA::round_loop<PYNN_ISA::BFloat16>,
+    PYNN_ISA::round_loop<PYNN_ISA::Float16>,
+};
 } // namespace pynn

@@ -14,6 +14,9 @@ PYNN_INLINE vec<double> sqrt(vec<double> v) { return _mm256_sqrt_pd(v); }
 PYNN_INLINE vec<std::uint64_t> mul_low(vec<std::uint64_t> a, vec<std::uint64_t> b) {
     return (vec<std::uint64_t>)_mm256_mul_epu32((__m256i)a, (__m256i)b);
 }
+// Whether any lane of a mask is not 0.
+PYNN_INLINE bool any(ints<vec<float>> mask) { return _mm256_testz_si256((__m256i)mask, (__m256i)mask) == 0; }
+PYNN_INLINE bool any(ints<vec<double>> mask) { return _mm256_testz_si256((__m256i)mask, (__m256i)mask) == 0; }
 
 template <class V> PYNN_INLINE V load_first(const element<V> *p, std::size_t n, element<V> rest) {
     const ints<V> mask = below_lane<V>(n);

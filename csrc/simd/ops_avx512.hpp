@@ -15,6 +15,9 @@ PYNN_INLINE vec<double> sqrt(vec<double> v) { return _mm512_maskz_sqrt_pd(0xff, 
 PYNN_INLINE vec<std::uint64_t> mul_low(vec<std::uint64_t> a, vec<std::uint64_t> b) {
     return (vec<std::uint64_t>)_mm512_maskz_mul_epu32(0xff, (__m512i)a, (__m512i)b);
 }
+// Whether any lane of a mask is not 0.
+PYNN_INLINE bool any(ints<vec<float>> mask) { return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask) != 0; }
+PYNN_INLINE bool any(ints<vec<double>> mask) { return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask) != 0; }
 
 template <class V> PYNN_INLINE V load_first(const element<V> *p, std::size_t n, element<V> rest) {
     const unsigned mask = (1u << n) - 1;

@@ -18,6 +18,9 @@ PYNN_INLINE vec<double> sqrt(vec<double> v) { return (vec<double>)vsqrtq_f64((fl
 PYNN_INLINE vec<std::uint64_t> mul_low(vec<std::uint64_t> a, vec<std::uint64_t> b) {
     return (vec<std::uint64_t>)vmull_u32(vmovn_u64((uint64x2_t)a), vmovn_u64((uint64x2_t)b));
 }
+// Whether any lane of a mask is not 0.
+PYNN_INLINE bool any(ints<vec<float>> mask) { return vmaxvq_u32((uint32x4_t)mask) != 0; }
+PYNN_INLINE bool any(ints<vec<double>> mask) { return vmaxvq_u32((uint32x4_t)mask) != 0; }
 
 template <class V> PYNN_INLINE V load_first(const element<V> *p, std::size_t n, element<V> rest) {
     return load_first_buffered<V>(p, n, rest);

@@ -168,6 +168,11 @@ PYNN_INLINE vec<std::uint64_t> mul_low(vec<std::uint64_t> a, vec<std::uint64_t> 
     return (a & 0xffffffffu) * (b & 0xffffffffu);
 #endif
 }
+// Whether any lane of a mask is not 0.
+template <class I> PYNN_INLINE bool any(I mask) {
+    const auto halves = (vec<std::uint64_t>)mask;
+    return (halves[0] | halves[1]) != 0;
+}
 
 template <class V> PYNN_INLINE V load_first(const element<V> *p, std::size_t n, element<V> rest) {
     return load_first_buffered<V>(p, n, rest);

@@ -1,0 +1,95 @@
+"""Second moments of an activation function and of its slope under the normal distribution."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from .activations import ACTIVATIONS
+
+Array = npt.NDArray[Any]
+Function: TypeAlias = str | Callable[[Any], Any]
+
+# Positive nodes of the Gauss-Legendre formula with 10 nodes, and their weights. As numbers, since
+# eigenvalue solvers differ from machine to machine.
+_NODES = (
+    0.14887433898163122,
+    0.4333953941292472,
+    0.6794095682990244,
+    0.8650633666889845,
+    0.9739065285171717,
+)
+_WEIGHTS = (
+    0.29552422471475287,
+    0.26926671930999635,
+    0.21908636251598204,
+    0.1494513491505806,
+    0.06667134430868814,
+)
+_PANELS, _LIMIT = 96, 12.0
+
+
+def _values(activation: Function) -> tuple[Array, Array, Array]:
+    """Return nodes z, weights times the normal density, and f(z), all (panels, nodes)."""
+    half = _LIMIT / _PANELS
+    centres = (np.arange(_PANELS) * 2 + 1 - _PANELS) * half
+    nodes = np.array([*(-x for x in reversed(_NODES)), *_NODES])
+    weights = np.array([*reversed(_WEIGHTS), *_WEIGHTS])
+    z = centres[:, None] + half * nodes
+    density = [math.exp(-x * x / 2) / math.sqrt(2 * math.pi) for x in z.ravel().tolist()]
+    if isinstance(activation, str):
+        if activation.lower() not in ACTIVATIONS:
+            raise ValueError(
+                f"activation must be one of {', '.join(ACTIVATIONS)}, or a function;"
+                f" got {activation!r}"
+            )
+        f: Callable[[Any], Any] = ACTIVATIONS[activation.lower()].forward
+    elif callable(activation):
+        f = activation
+    else:
+        raise TypeError(f"activation must be a name, a ufunc or a function; got {activation!r}")
+    try:
+        y = np.asarray(f(z.copy()), np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"activation must take an array and return one of real numbers; got {error}"
+        ) from None
+    if y.shape != z.shape:
+        raise ValueError(f"activation must return the shape it was given, {z.shape}; got {y.shape}")
+    return z, half * weights * np.reshape(density, z.shape), y
+
+
+def _mean(weights: Array, values: Array) -> float:
+    return math.fsum((weights * values).ravel().tolist())
+
+
+def _rounded(moment: float) -> float:
+    """12 digits: what the last bits of exp and of the function are does not show."""
+    if not 0 < moment < math.inf:
+        raise ValueError(f"activation must have a finite second moment above 0; got {moment}")
+    return float(f"{moment:.12g}")
+
+
+def second_moments(activation: Function) -> tuple[float, float]:
+    """Return E f(z)^2 and E f'(z)^2 for z standard normal."""
+    z, weights, y = _values(activation)
+    slope = np.zeros_like(y)
+    x = z[0] - z[0].mean()  # nodes of a panel, of which the others are shifts
+    scale = [math.prod(a - b for b in x if b != a) for a in x]
+    for i in range(len(x)):  # derivative at node i of the polynomial through all nodes
+        for j in range(len(x)):
+            if i != j:
+                slope[:, i] += scale[i] / scale[j] / (x[i] - x[j]) * (y[:, j] - y[:, i])
+    return _rounded(_mean(weights, y * y)), _rounded(_mean(weights, slope * slope))
+
+
+def odd_part(activation: Function) -> float:
+    """Return the share of the odd part in the variance of f(z)."""
+    _, weights, y = _values(activation)
+    odd = (y - y[::-1, ::-1]) / 2
+    variance = _mean(weights, (y - _mean(weights, y)) ** 2)
+    return _mean(weights, odd * odd) / variance if variance > 0 else 0.0
