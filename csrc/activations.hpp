@@ -9,18 +9,88 @@
 #define PYNN_ACTIVATIONS(ROW)                                                                                          \
     ROW(relu, y, "max(x, 0)", "relu(-inf) = relu(-0.0) = 0.0, relu(inf) = inf; the slope at 0 is 0.",                  \
         "Nair and Hinton (2010), Rectified linear units improve restricted Boltzmann machines.")                       \
+    ROW(relu6, y, "min(max(x, 0), 6)", "relu6(-0.0) = 0.0; the slope at 0 and at 6 is 0.",                             \
+        "Krizhevsky (2010), Convolutional deep belief networks on CIFAR-10.")                                          \
     ROW(leaky_relu, y, "x if x > 0 else 0.01 * x",                                                                     \
         "leaky_relu(-0.0) = -0.0, infinities stay infinite; the slope at 0 is 0.01. PyTorch and JAX use the same "     \
         "0.01, Keras 0.2 (0.3 before Keras 3).",                                                                       \
         "Maas, Hannun and Ng (2013), Rectifier nonlinearities improve neural network acoustic models.")                \
+    ROW(elu, y, "x if x > 0 else exp(x) - 1",                                                                          \
+        "elu(-0.0) = -0.0, elu(-inf) = -1.0, elu(inf) = inf; the slope at 0 is 1. alpha is 1, the default of "         \
+        "PyTorch, JAX and Keras.",                                                                                     \
+        "Clevert, Unterthiner and Hochreiter (2016), Fast and accurate deep network learning by exponential linear "   \
+        "units.")                                                                                                      \
+    ROW(celu, y, "x if x > 0 else exp(x) - 1",                                                                         \
+        "celu(-0.0) = -0.0, celu(-inf) = -1.0, celu(inf) = inf. alpha is 1, the default of PyTorch, JAX and Keras, "   \
+        "and there it is elu.",                                                                                        \
+        "Barron (2017), Continuously differentiable exponential linear units.")                                        \
+    ROW(selu, y, "1.0507009873554805 * (x if x > 0 else 1.6732632423543772 * (exp(x) - 1))",                           \
+        "selu(-0.0) = -0.0, selu(-inf) = -1.758..., selu(inf) = inf; the slope at 0 is the left one, 1.758. The "      \
+        "constants are exactly these decimals' float64, for float32 too.",                                             \
+        "Klambauer, Unterthiner, Mayr and Hochreiter (2017), Self-normalizing neural networks.")                       \
+    ROW(gelu, x, "x * Phi(x), Phi the normal distribution function",                                                   \
+        "gelu(-0.0) = gelu(-inf) = -0.0, gelu(inf) = inf. The exact function (erf) is the default of PyTorch and "     \
+        "Keras; jax.nn.gelu's default is gelu_tanh.",                                                                  \
+        "Hendrycks and Gimpel (2016), Gaussian error linear units.")                                                   \
+    ROW(gelu_tanh, x, "x / 2 * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x**3)))",                                \
+        "gelu_tanh(-0.0) = gelu_tanh(-inf) = -0.0, gelu_tanh(inf) = inf. PyTorch's gelu(approximate=\"tanh\"), "       \
+        "Keras' gelu(approximate=True), jax.nn.gelu's default.",                                                       \
+        "Hendrycks and Gimpel (2016), Gaussian error linear units.")                                                   \
+    ROW(quick_gelu, x, "x / (1 + exp(-1.702 * x))",                                                                    \
+        "quick_gelu(-0.0) = quick_gelu(-inf) = -0.0, quick_gelu(inf) = inf.",                                          \
+        "Hendrycks and Gimpel (2016), Gaussian error linear units, section 2.")                                        \
+    ROW(silu, x, "x / (1 + exp(-x))", "silu(-0.0) = silu(-inf) = -0.0, silu(inf) = inf. Also called swish.",           \
+        "Elfwing, Uchibe and Doya (2018), Sigmoid-weighted linear units for neural network function approximation in " \
+        "reinforcement learning.")                                                                                     \
+    ROW(mish, x, "x * tanh(log(1 + exp(x)))",                                                                          \
+        "mish(-0.0) = mish(-inf) = -0.0, mish(inf) = inf. PyTorch uses its softplus, which is x above 20; here every " \
+        "result is that of the formula.",                                                                              \
+        "Misra (2020), Mish: a self regularized non-monotonic activation function.")                                   \
     ROW(sigmoid, y, "1 / (1 + exp(-x))", "sigmoid(-inf) = 0.0, sigmoid(inf) = 1.0; small results are subnormal.",      \
         "Deep Learning from Scratch, section 3.2.")                                                                    \
+    ROW(log_sigmoid, y, "-log(1 + exp(-x))",                                                                           \
+        "log_sigmoid(-inf) = -inf, log_sigmoid(inf) = -0.0. backward takes a y above 0, which no x gives, as 0.",      \
+        "Dugas et al. (2001), of softplus; as in PyTorch, JAX and Keras.")                                             \
     ROW(tanh, y, "(exp(x) - exp(-x)) / (exp(x) + exp(-x))", "tanh(-0.0) = -0.0, tanh(+-inf) = +-1.0.",                 \
         "LeCun et al. (1998), Efficient BackProp, section 4.4.")                                                       \
+    ROW(tanh_shrink, x, "x - tanh(x)",                                                                                 \
+        "tanh_shrink(-0.0) = -0.0, infinities stay infinite; small results are right to the last digits, where "       \
+        "PyTorch and Keras subtract.",                                                                                 \
+        "As in PyTorch and Keras.")                                                                                    \
     ROW(softplus, y, "log(1 + exp(x))",                                                                                \
         "softplus(-inf) = 0.0, softplus(inf) = inf. PyTorch returns x itself above 20; here every result is that of "  \
         "the formula. backward takes a y below 0, which no x gives, as 0.",                                            \
-        "Dugas et al. (2001), Incorporating second-order functional knowledge for better option pricing.")
+        "Dugas et al. (2001), Incorporating second-order functional knowledge for better option pricing.")             \
+    ROW(squareplus, y, "(x + sqrt(x**2 + 4)) / 2",                                                                     \
+        "squareplus(-inf) = 0.0, squareplus(inf) = inf. b is 4, the default of JAX and Keras.",                        \
+        "Barron (2021), Squareplus: a softplus-like algebraic rectifier.")                                             \
+    ROW(softsign, y, "x / (1 + abs(x))",                                                                               \
+        "softsign(-0.0) = -0.0, softsign(+-inf) = +-1.0. backward sees the rounded output: where it is 1 the slope "   \
+        "is 0.",                                                                                                       \
+        "Turian, Bergstra and Bengio (2009), Quadratic features and deep architectures for chunking.")                 \
+    ROW(hard_sigmoid, y, "min(max((x + 3) / 6, 0), 1)",                                                                \
+        "hard_sigmoid(-inf) = 0.0, hard_sigmoid(inf) = 1.0; the slope is 0 where the output is 0 or 1. The line of "   \
+        "PyTorch, JAX and Keras 3; before Keras 3 it was x / 5 + 1 / 2.",                                              \
+        "Howard et al. (2019), Searching for MobileNetV3.")                                                            \
+    ROW(hard_swish, x, "x * min(max((x + 3) / 6, 0), 1)",                                                              \
+        "hard_swish(-0.0) = -0.0, hard_swish(x) = 0.0 from -3 down, x from 3 up; the slope at -3 is 0, at 3 it is 1. " \
+        "Also called hard_silu.",                                                                                      \
+        "Howard et al. (2019), Searching for MobileNetV3.")                                                            \
+    ROW(hard_tanh, y, "min(max(x, -1), 1)",                                                                            \
+        "hard_tanh(-0.0) = -0.0, hard_tanh(+-inf) = +-1.0; the slope at -1 and at 1 is 0.",                            \
+        "Collobert (2004), Large scale machine learning.")                                                             \
+    ROW(hard_shrink, y, "x if abs(x) > 0.5 else 0",                                                                    \
+        "hard_shrink(-0.0) = 0.0, infinities stay infinite. lambda is 0.5, the default of PyTorch and Keras.",         \
+        "Donoho and Johnstone (1994), Ideal spatial adaptation by wavelet shrinkage.")                                 \
+    ROW(soft_shrink, y, "x - 0.5 * sign(x) if abs(x) > 0.5 else 0",                                                    \
+        "soft_shrink(-0.0) = 0.0, infinities stay infinite. lambda is 0.5, the default of PyTorch and Keras.",         \
+        "Donoho and Johnstone (1994), Ideal spatial adaptation by wavelet shrinkage.")                                 \
+    ROW(exponential, y, "exp(x)",                                                                                      \
+        "exponential(-inf) = 0.0, exponential(inf) = inf; small results are subnormal. Beyond the range the result "   \
+        "is infinite, without a warning.",                                                                             \
+        "As in Keras.")                                                                                                \
+    ROW(linear, y, "x", "The identity: every x, -0.0 too, is its own result.",                                         \
+        "As in Keras; torch.nn.Identity, jax.nn.identity.")
 
 namespace pynn {
 
@@ -41,11 +111,58 @@ inline constexpr std::size_t activation_count = 0 PYNN_ACTIVATIONS(PYNN_COUNT);
 namespace pynn::PYNN_ISA {
 namespace {
 
+// dy where `on`, else 0, for an infinite dy too
+template <class V, class I> PYNN_INLINE V passed(I on, V dy, V saved) {
+    return keep_nan(saved, select(on, dy, keep_nan(dy, V{})));
+}
+// x times a gate, rest * gate where x < 0; beyond limit it is x
+template <class V> PYNN_INLINE V gated(V x, element<V> limit, Parts<V> gate, V rest) {
+    V bounded = select(x < -limit, splat<V>(-limit), x);
+    V y = fma(bounded, gate.high, bounded * gate.low) * select(x < 0, rest, 1 - V{});
+    return select(x > limit, x, with_sign_of(y, x));
+}
+// dy times a slope, rest * slope where x < 0; below -limit it is 0
+template <class V> PYNN_INLINE V gated_backward(V dy, V x, element<V> limit, Parts<V> slope, V rest) {
+    return passed(x >= -limit, dy * rounded(slope) * select(x < 0, rest, 1 - V{}), x);
+}
+template <class V> PYNN_INLINE V bounded_by(element<V> limit, V x) {
+    return select(x < -limit, splat<V>(-limit), select(x > limit, splat<V>(limit), x));
+}
+// Where x e^-x is below 2^-180 (float64: 2^-1108).
+template <class T> constexpr T far = sizeof(T) == 4 ? T(130) : T(775);
+
+// x sigmoid(z) with z of the sign of x, both in bounds; slope = sigmoid(z) (1 + w sigmoid(-z)), w = x dz/dx
+template <class V> struct Logistic {
+    V rest;
+    Parts<V> power, denominator; // exp(-|z|) = rest * power, 1 + exp(-|z|)
+
+    PYNN_INLINE explicit Logistic(Parts<V> z) {
+        V sign = as<V>(bits(z.high) & sign_bits<V>());
+        V t = -magnitude(z.high), t_low = as<V>(bits(z.low) ^ bits(sign) ^ sign_bits<V>());
+        Exponential<V> e = exp_parts(t, t_low, ExpConstants<element<V>>::lowest);
+        rest = e.rest;
+        power = PYNN_ISA::power(e);
+        denominator = fast_two_sum(1 - V{}, power.high);
+        denominator.low += power.low;
+    }
+    PYNN_INLINE V times(V x, element<V> limit) const {
+        return gated(x, limit, quotient(select(x < 0, power, whole(1 - V{})), denominator), rest);
+    }
+    PYNN_INLINE V backward(V dy, V x, element<V> limit, Parts<V> w) const {
+        Parts<V> top = sum(denominator, select(x < 0, w, product(w, power)));
+        top = select(x < 0, product(top, power), top);
+        return gated_backward(dy, x, limit, quotient(top, product(denominator, denominator)), rest);
+    }
+};
+
 struct relu {
     template <class V> static PYNN_INLINE V forward(V x) { return select(x <= 0, V{}, x); }
-    template <class V> static PYNN_INLINE V backward(V dy, V y) {
-        return keep_nan(y, select(y <= 0, keep_nan(dy, V{}), dy)); // 0 for an infinite dy too
-    }
+    template <class V> static PYNN_INLINE V backward(V dy, V y) { return passed(y > 0, dy, y); }
+};
+
+struct relu6 {
+    template <class V> static PYNN_INLINE V forward(V x) { return select(x <= 0, V{}, select(x > 6, 6 - V{}, x)); }
+    template <class V> static PYNN_INLINE V backward(V dy, V y) { return passed((y > 0) & (y < 6), dy, y); }
 };
 
 struct leaky_relu {
@@ -55,41 +172,177 @@ struct leaky_relu {
     }
 };
 
+struct elu {
+    template <class V> static PYNN_INLINE V forward(V x) {
+        return select(x > 0, x, with_sign_of(rounded(expm1_parts(-magnitude(x))), x));
+    }
+    template <class V> static PYNN_INLINE V backward(V dy, V y) { return keep_nan(y, select(y > 0, dy, dy * (y + 1))); }
+};
+
+struct celu : elu {};
+
+struct selu {
+    static constexpr double scale = 1.0507009873554805, scaled_alpha = 1.7580993408473766;
+    static constexpr double scaled_alpha_low = 0x1.092dbf6372048p-54;
+    template <class V> static PYNN_INLINE V forward(V x) {
+        Parts<V> s = constant<V>(scale);
+        V positive = fma(x, s.high, x * s.low);
+        Parts<V> m = product(constant<V>(scaled_alpha, scaled_alpha_low), expm1_parts(-magnitude(x)));
+        V y = select(x > 0, positive, with_sign_of(rounded(m), x));
+        return select(y == y, y, select(x > 0, x, y)); // x = inf
+    }
+    template <class V> static PYNN_INLINE V backward(V dy, V y) {
+        Parts<V> c = constant<V>(scaled_alpha, scaled_alpha_low);
+        Parts<V> slope = fast_two_sum(c.high, y);
+        slope.low += c.low;
+        return keep_nan(y, dy * select(y > 0, constant<V>(scale).high, rounded(slope)));
+    }
+};
+
+struct gelu {
+    template <class V> static PYNN_INLINE Exponential<V> bell(V a) { // exp(-a^2 / 2)
+        Parts<V> square = product(whole(a), a);
+        constexpr element<V> half = static_cast<element<V>>(0.5);
+        return exp_parts(-half * square.high, -half * square.low, ExpConstants<element<V>>::lowest);
+    }
+    template <class V> static PYNN_INLINE V forward(V x) {
+        constexpr element<V> limit = NormalTailConstants<element<V>>::limit;
+        V a = magnitude(bounded_by(limit, x));
+        Exponential<V> e = bell(a);
+        Parts<V> tail = product(power(e), normal_tail(a));
+        Parts<V> gate = select(x < 0, tail, sum(whole(1 - V{}), negative(tail)));
+        return gated(x, limit, gate, e.rest);
+    }
+    template <class V> static PYNN_INLINE V backward(V dy, V x) {
+        constexpr element<V> limit = NormalTailConstants<element<V>>::limit;
+        V a = magnitude(bounded_by(limit, x));
+        Exponential<V> e = bell(a);
+        Parts<V> density = product(constant<V>(-0x1.9884533d43651p-2, 0x1.cbc0d30ebfd15p-56), a); // / sqrt(2 pi)
+        Parts<V> slope = product(power(e), sum(normal_tail(a), density));                         // of -a
+        slope = select(x < 0, slope, sum(whole(1 - V{}), negative(slope)));
+        return gated_backward(dy, x, limit, slope, e.rest);
+    }
+};
+
+struct gelu_tanh {
+    // z = x (A + B x^2), w = x (A + 3 B x^2)
+    static constexpr double A = 2 * 0.7978845608028654, B = 0x1.2444f2a4d8b4bp-4, B_low = 0x1.8c95337d724e0p-62,
+                            B3 = 0x1.b6676bf7450f1p-3, B3_low = -0x1.dad2032c3d48bp-57;
+    template <class V> static constexpr element<V> limit = sizeof(element<V>) == 4 ? 11.73f : 21.85;
+    template <class V> static PYNN_INLINE Parts<V> cubic(V x, Parts<V> b) {
+        return product(sum(constant<V>(A), product(b, product(whole(x), x))), x);
+    }
+    template <class V> static PYNN_INLINE V forward(V x) {
+        V bounded = bounded_by(limit<V>, x);
+        return Logistic<V>(cubic(bounded, constant<V>(B, B_low))).times(x, limit<V>);
+    }
+    template <class V> static PYNN_INLINE V backward(V dy, V x) {
+        V bounded = bounded_by(limit<V>, x);
+        Logistic<V> logistic(cubic(bounded, constant<V>(B, B_low)));
+        return logistic.backward(dy, x, limit<V>, cubic(bounded, constant<V>(B3, B3_low)));
+    }
+};
+
+struct quick_gelu {
+    template <class V> static constexpr element<V> limit = sizeof(element<V>) == 4 ? 78 : 456;
+    template <class V> static PYNN_INLINE V forward(V x) {
+        return Logistic<V>(product(constant<V>(1.702), bounded_by(limit<V>, x))).times(x, limit<V>);
+    }
+    template <class V> static PYNN_INLINE V backward(V dy, V x) {
+        Parts<V> z = product(constant<V>(1.702), bounded_by(limit<V>, x));
+        return Logistic<V>(z).backward(dy, x, limit<V>, z);
+    }
+};
+
+struct silu {
+    template <class V> static PYNN_INLINE V forward(V x) {
+        return Logistic<V>(whole(bounded_by(far<element<V>>, x))).times(x, far<element<V>>);
+    }
+    template <class V> static PYNN_INLINE V backward(V dy, V x) {
+        Parts<V> z = whole(bounded_by(far<element<V>>, x));
+        return Logistic<V>(z).backward(dy, x, far<element<V>>, z);
+    }
+};
+
+struct mish {
+    // tanh(log(1 + E)) = (E + 2) E / ((E + 2) E + 2), with E = e = exp(-|x|) left of 0 and 1 / e right of it
+    template <class V> struct Terms {
+        V rest;
+        Parts<V> e, factor, denominator;
+        PYNN_INLINE explicit Terms(V x) {
+            Exponential<V> part = exp_parts(-magnitude(x), V{}, ExpConstants<element<V>>::lowest);
+            rest = part.rest;
+            e = power(part);
+            Parts<V> doubled = {2 * e.high, 2 * e.low};
+            factor = select(x < 0, sum(whole(2 - V{}), e), sum(whole(1 - V{}), doubled));
+            denominator = select(x < 0, sum(whole(2 - V{}), product(e, factor)), sum(factor, product(doubled, e)));
+        }
+    };
+    template <class V> static PYNN_INLINE V forward(V x) {
+        Terms<V> t(bounded_by(far<element<V>>, x));
+        Parts<V> top = select(x < 0, product(t.e, t.factor), t.factor);
+        return gated(x, far<element<V>>, quotient(top, t.denominator), t.rest);
+    }
+    template <class V> static PYNN_INLINE V backward(V dy, V x) {
+        V bounded = bounded_by(far<element<V>>, x);
+        Terms<V> t(bounded);
+        Parts<V> rest = product(sum(whole(1 - V{}), t.e), 4 * bounded);
+        rest = select(x < 0, rest, product(rest, product(t.e, t.e)));
+        Parts<V> top = sum(product(t.factor, t.denominator), rest);
+        top = select(x < 0, product(top, t.e), top);
+        Parts<V> slope = quotient(top, product(t.denominator, t.denominator));
+        return gated_backward(dy, x, far<element<V>>, slope, t.rest);
+    }
+};
+
 struct sigmoid {
     template <class V> static PYNN_INLINE V forward(V x) {
-        Exponential<V> e = exponential(-magnitude(x));
-        Parts<V> power = fast_two_sum(e.scale, e.scale * e.expm1.high);
-        power.low = fma(e.scale, e.expm1.low, power.low);
-        Parts<V> denominator = fast_two_sum(1 - V{}, power.high);
-        denominator.low += power.low;
+        Exponential<V> e = exp_parts(-magnitude(x));
+        Parts<V> p = power(e);
+        Parts<V> denominator = fast_two_sum(1 - V{}, p.high);
+        denominator.low += p.low;
         auto negative = x < 0;
-        Parts<V> numerator = {select(negative, power.high, 1 - V{}), select(negative, power.low, V{})};
-        Parts<V> y = quotient(numerator, denominator);
-        return (y.high + y.low) * select(negative, e.rest, 1 - V{});
+        Parts<V> y = quotient(select(negative, p, whole(1 - V{})), denominator);
+        return rounded(y) * select(negative, e.rest, 1 - V{});
     }
     template <class V> static PYNN_INLINE V backward(V dy, V y) { return dy * fma(-y, y, y); }
 };
 
 struct tanh {
-    template <class V> static PYNN_INLINE V forward(V x) {
-        Parts<V> m = expm1_parts(-2 * magnitude(x));
-        Parts<V> denominator = fast_two_sum(2 - V{}, m.high);
-        denominator.low += m.low;
-        Parts<V> y = quotient({-m.high, -m.low}, denominator);
-        return with_sign_of(y.high + y.low, x);
-    }
+    template <class V> static PYNN_INLINE V forward(V x) { return with_sign_of(rounded(tanh_parts(magnitude(x))), x); }
     template <class V> static PYNN_INLINE V backward(V dy, V y) { return dy * fma(-y, y, 1 - V{}); }
+};
+
+struct tanh_shrink {
+    template <class V> static PYNN_INLINE V forward(V x) {
+        using C = TanhShrinkConstants<element<V>>;
+        V a = magnitude(x);
+        Parts<V> t = tanh_parts(a);
+        Parts<V> large = sum(whole(a), negative(t));
+        V low = select(large.low == large.low, large.low, V{}); // x = inf
+        V bounded = select(a > 1, 1 - V{}, a);
+        Parts<V> square = product(whole(bounded), bounded);
+        Parts<V> series = whole(polynomial(square.high, C::tail));
+        series = sum({splat<V>(C::head[1][0]), splat<V>(C::head[1][1])}, product(square, series));
+        series = sum({splat<V>(C::head[0][0]), splat<V>(C::head[0][1])}, product(square, series));
+        Parts<V> ratio = product(square, series);
+        V small = fma(bounded, ratio.high, bounded * ratio.low);
+        return with_sign_of(select(a > 1, large.high + low, small), x);
+    }
+    template <class V> static PYNN_INLINE V backward(V dy, V x) {
+        Parts<V> t = tanh_parts(magnitude(x));
+        return scaled(dy, t, t);
+    }
 };
 
 struct softplus {
     template <class V> static PYNN_INLINE V forward(V x) {
         // max(x, 0) + log(1 + e) with e = exp(-|x|), log(1 + e) = 2 atanh(e / (2 + e))
-        Exponential<V> e = exponential(-magnitude(x));
-        Parts<V> power = fast_two_sum(e.scale, e.scale * e.expm1.high);
-        power.low = fma(e.scale, e.expm1.low, power.low);
-        Parts<V> denominator = fast_two_sum(2 - V{}, power.high);
-        denominator.low += power.low;
-        Parts<V> z = quotient(power, denominator);
+        Exponential<V> e = exp_parts(-magnitude(x));
+        Parts<V> p = power(e);
+        Parts<V> denominator = fast_two_sum(2 - V{}, p.high);
+        denominator.low += p.low;
+        Parts<V> z = quotient(p, denominator);
         V square = z.high * z.high;
         V tail = fma(z.high * square, polynomial(square, AtanhConstants<element<V>>::tail), z.low);
         V positive = select(x <= 0, V{}, x); // a NaN stays
@@ -101,6 +354,101 @@ struct softplus {
         Parts<V> m = expm1_parts(select(y <= 0, V{}, -y)); // slope = sigmoid(x) = 1 - exp(-y)
         return dy * ((0 - m.high) - m.low);
     }
+};
+
+struct log_sigmoid {
+    template <class V> static PYNN_INLINE V forward(V x) { return -softplus::forward(-x); }
+    template <class V> static PYNN_INLINE V backward(V dy, V y) { return softplus::backward(dy, -y); }
+};
+
+struct squareplus {
+    template <class V>
+    static constexpr element<V> limit = sizeof(element<V>) == 4 ? 32768 : 1073741824; // x + 1 / x is x
+    template <class V> static PYNN_INLINE V forward(V x) {
+        V a = magnitude(x), bounded = select(a > limit<V>, splat<V>(limit<V>), a);
+        Parts<V> square = sum(product(whole(bounded), bounded), whole(4 - V{}));
+        V root = sqrt(square.high);
+        V root_low = (fma(-root, root, square.high) + square.low) * (static_cast<element<V>>(0.5) / root);
+        Parts<V> total = fast_two_sum(root, bounded);
+        total.low += root_low;
+        V y = select(x < 0, rounded(quotient(whole(2 - V{}), total)), rounded(total) * static_cast<element<V>>(0.5));
+        return select(a > limit<V>, select(x < 0, 1 / a, a), y);
+    }
+    template <class V> static PYNN_INLINE V backward(V dy, V y) {
+        // slope = y^2 / (1 + y^2); a small y is taken in two steps, for its square may be too small
+        V bounded = select(y > limit<V>, splat<V>(limit<V>), y);
+        Parts<V> square = product(whole(bounded), bounded);
+        auto large = bounded > 1;
+        Parts<V> ratio = quotient(select(large, square, whole(bounded)), sum(whole(1 - V{}), square));
+        return scaled(dy, whole(select(large, 1 - V{}, bounded)), ratio);
+    }
+};
+
+struct softsign {
+    template <class V> static PYNN_INLINE V forward(V x) {
+        V a = magnitude(x), limit = splat<V>(sizeof(element<V>) == 4 ? 0x1p30f : 0x1p60);
+        a = select(a > limit, limit, a);
+        return with_sign_of(rounded(quotient(whole(a), two_sum(1 - V{}, a))), x);
+    }
+    template <class V> static PYNN_INLINE V backward(V dy, V y) {
+        Parts<V> rest = fast_two_sum(1 - V{}, -magnitude(y));
+        return dy * rounded(product(rest, rest));
+    }
+};
+
+struct hard_sigmoid {
+    template <class V> static PYNN_INLINE Parts<V> line(V x) { // (x + 3) / 6
+        return product(two_sum(x, 3 - V{}), constant<V>(0x1.5555555555555p-3, 0x1.5555555555555p-57));
+    }
+    template <class V> static PYNN_INLINE V forward(V x) { return rounded(line(bounded_by(3, x))); }
+    template <class V> static PYNN_INLINE V backward(V dy, V y) { return passed((y > 0) & (y < 1), dy / 6, y); }
+};
+
+struct hard_swish {
+    template <class V> static PYNN_INLINE V forward(V x) {
+        V bounded = bounded_by(3, x);
+        Parts<V> gate = hard_sigmoid::line(bounded);
+        V y = fma(bounded, gate.high, bounded * gate.low);
+        return select(x <= -3, V{}, select(x >= 3, x, with_sign_of(y, x)));
+    }
+    template <class V> static PYNN_INLINE V backward(V dy, V x) {
+        V slope = rounded(hard_sigmoid::line(2 * bounded_by(3, x)));
+        return passed(x > -3, select(x >= 3, dy, dy * slope), x);
+    }
+};
+
+struct hard_tanh {
+    template <class V> static PYNN_INLINE V forward(V x) { return bounded_by(1, x); }
+    template <class V> static PYNN_INLINE V backward(V dy, V y) { return passed((y > -1) & (y < 1), dy, y); }
+};
+
+struct hard_shrink {
+    template <class V> static PYNN_INLINE V forward(V x) {
+        return select(magnitude(x) <= static_cast<element<V>>(0.5), V{}, x);
+    }
+    template <class V> static PYNN_INLINE V backward(V dy, V y) { return passed(y != 0, dy, y); }
+};
+
+struct soft_shrink {
+    template <class V> static PYNN_INLINE V forward(V x) {
+        V lambda = splat<V>(static_cast<element<V>>(0.5));
+        return select(magnitude(x) <= lambda, V{}, x - with_sign_of(lambda, x));
+    }
+    template <class V> static PYNN_INLINE V backward(V dy, V y) { return passed(y != 0, dy, y); }
+};
+
+struct exponential {
+    template <class V> static PYNN_INLINE V forward(V x) {
+        using C = ExpConstants<element<V>>;
+        Exponential<V> e = exp_parts<true>(select(x > C::greatest, splat<V>(C::greatest), x));
+        return rounded(power(e)) * e.rest;
+    }
+    template <class V> static PYNN_INLINE V backward(V dy, V y) { return dy * y; }
+};
+
+struct linear {
+    template <class V> static PYNN_INLINE V forward(V x) { return x; }
+    template <class V> static PYNN_INLINE V backward(V dy, V y) { return keep_nan(y, dy); }
 };
 
 } // namespace

@@ -1,8 +1,9 @@
-"""The command line: ``pynn study``."""
+"""The command line: ``pynn study`` and ``pynn accuracy``."""
 
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.util
 import os
 import shutil
@@ -57,15 +58,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     try:
-        _study(options)
+        options.run(options)
     except _Failure as failure:
-        print(f"pynn study: error: {' '.join(str(failure).split())}", file=sys.stderr)
+        print(f"pynn {options.command}: error: {' '.join(str(failure).split())}", file=sys.stderr)
         return failure.code
     except BrokenPipeError:  # nobody reads the output any more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        print("pynn study: interrupted, nothing written", file=sys.stderr)
+        print(f"pynn {options.command}: interrupted, {options.left}", file=sys.stderr)
         return 130
     return 0
 
@@ -101,6 +102,29 @@ def _parser() -> argparse.ArgumentParser:
     )
     study.add_argument(
         "--quick", action="store_true", help=f"a short run: {QUICK_ITERATIONS} iterations"
+    )
+    study.set_defaults(run=_study, command="study", left="nothing written")
+    accuracy = commands.add_parser(
+        "accuracy",
+        help="measure activations on every float32",
+        description="Measure the largest error of float32 activations, forward and backward, over "
+        "all 2^32 inputs, and write it into the table of a page. Takes minutes for each.",
+    )
+    accuracy.add_argument(
+        "names", nargs="*", metavar="NAME", help="activations, as pynn.ACTIVATIONS; all by default"
+    )
+    accuracy.add_argument(
+        "--stride",
+        type=_whole(1),
+        default=1,
+        metavar="N",
+        help="take every Nth input only; then nothing is written unless --out is given",
+    )
+    accuracy.add_argument(
+        "--out", metavar="FILE", help="the page with the table (default: docs/accuracy.md)"
+    )
+    accuracy.set_defaults(
+        run=_accuracy, command="accuracy", left="what was not measured is not written"
     )
     return parser
 
@@ -155,6 +179,49 @@ def _study(options: argparse.Namespace) -> None:
         f"{out / 'report.html'}, results.json and {len(figures.FIGURES)} figures written in "
         f"{time.perf_counter() - start:.1f} s"
     )
+
+
+def _accuracy(options: argparse.Namespace) -> None:
+    from . import accuracy
+    from .activations import ACTIVATIONS
+
+    names = list(dict.fromkeys(options.names)) or list(ACTIVATIONS)
+    unknown = [name for name in names if name not in ACTIVATIONS]
+    if unknown:
+        raise _Failure(f"no activation {unknown[0]!r}; known are {', '.join(ACTIVATIONS)}", 2)
+    out = None
+    if options.out is not None or options.stride == 1:
+        out = Path("docs/accuracy.md" if options.out is None else options.out)
+        _into_page(out, accuracy.update, [], write=os.access(out, os.W_OK))
+    rows: list[list[str]] = []
+    with _progress() as (progress, _):
+        for name in names:
+            show = functools.partial(progress, name)
+            rows.append(
+                accuracy.cells(name, options.stride, accuracy.measure(name, options.stride, show))
+            )
+            if out is not None:
+                _into_page(out, accuracy.update, rows[-1:], write=True)
+    _print_table("Largest errors, float32", list(accuracy.HEADINGS), rows)
+    if out is not None:
+        print(f"\n{out} written")
+
+
+def _into_page(
+    page: Path, update: Callable[[str, list[list[str]]], str], rows: list[list[str]], write: bool
+) -> None:
+    """Put rows into the table of a page, which must have one and be writeable."""
+    try:
+        text = update(page.read_text(encoding="utf-8"), rows)
+        if not write:
+            raise PermissionError(None, "it cannot be written to")
+        if rows:
+            beside = page.with_name(f".{page.name}-{os.getpid()}")
+            beside.write_text(text, encoding="utf-8")
+            beside.replace(page)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise _Failure(f"--out {page}: {reason}", 1 if rows else 2) from None
 
 
 # ---- Writing -------------------------------------------------------------------------------------
@@ -224,7 +291,7 @@ class _Download:
 @contextmanager
 def _progress() -> Iterator[tuple[Callable[[str, float], None], _Download]]:
     """Give a function that shows how far a stage is: bars on a terminal, else a line per stage."""
-    if not sys.stdout.isatty():
+    if not sys.stdout.isatty() or importlib.util.find_spec("rich") is None:
         said: list[str] = []
 
         def say(stage: str, part: float) -> None:
@@ -251,14 +318,7 @@ def _show(tables: list[tuple[str, list[str], list[list[str]]]], verdicts: Sequen
     """Show the main figures and the claims: as rich's tables on a terminal, else as plain text."""
     if not sys.stdout.isatty():
         for title, headings, rows in tables:
-            widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
-            print(f"\n{title}")
-            for row in (headings, *rows):
-                print(
-                    "  ".join(
-                        cell.ljust(width) for cell, width in zip(row, widths, strict=True)
-                    ).rstrip()
-                )
+            _print_table(title, headings, rows)
         print()
         for number, claim in enumerate(verdicts, start=1):
             print(f"{number}. {claim.title}: {claim.verdict}\n   {claim.claim}")
@@ -287,3 +347,12 @@ def _show(tables: list[tuple[str, list[str], list[list[str]]]], verdicts: Sequen
             f"[{'green' if claim.holds else 'red'}]{claim.verdict}[/]",
         )
     console.print(table)
+
+
+def _print_table(title: str, headings: list[str], rows: list[list[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    print(f"\n{title}")
+    for row in (headings, *rows):
+        print(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )

@@ -91,6 +91,88 @@ def _elementwise(formula: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+def _passed(on: Any, dy: Array, saved: Array, slope: Any = 1) -> Any:
+    """dy times the slope where `on`, elsewhere 0, even for an infinite dy. NaN stays."""
+    whole = (dy == dy) & (saved == saved)
+    return np.where(whole, np.where(on, dy * slope, 0), dy + saved)
+
+
+_FAR = 5000
+
+
+def _within(x: Array) -> Any:
+    """Bring x to where exp(-x) is a number of its type, far beyond where results are limits."""
+    return np.minimum(np.maximum(x, _as(x, -_FAR)), _as(x, _FAR))
+
+
+def _beyond(x: Array, y: Any) -> Any:
+    """Return y = x g(x), and its limit -0.0 for x = -inf."""
+    return np.where(x == -np.inf, -0.0, y)
+
+
+def _as(x: Array, constant: Any) -> Any:
+    """Return a constant as a number, or numbers, of the type of x, a finite one if that is object."""
+    return constant + 0 * x if x.dtype == object else x.dtype.type(constant)
+
+
+def _sigmoid(x: Array) -> Any:
+    e = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1, e) / (1 + e)
+
+
+_SQRT_2_OVER_PI = 0.7978845608028654
+_INVERSE_SQRT_2_PI = np.longdouble("0.39894228040143267793994605993438187")
+
+
+def _gelu_line(x: Array) -> Any:
+    return 2 * _SQRT_2_OVER_PI * (x + 0.044715 * x * x * x)
+
+
+def _mish_ratio(x: Array) -> tuple[Any, Any]:
+    """Return the numerator and denominator of tanh(log(1 + E)) = (E + 2) E / ((E + 2) E + 2).
+
+    E is exp(x); for x >= 0 both are divided by its square.
+    """
+    e = np.exp(-np.abs(x))
+    top = np.where(x < 0, (e + 2) * e, 1 + 2 * e)
+    return top, top + np.where(x < 0, 2, 2 * e * e)
+
+
+def _exp_half_square(x: Array) -> Any:
+    """exp(-x^2 / 2), where x^2 is not rounded: h = x to 1/64 has few digits, and so has h^2."""
+    if x.dtype == object:
+        return np.exp(-x * x / 2)
+    h = np.rint(x * 64) / 64
+    return np.exp(-h * h / 2) * np.exp(-(x - h) * (x + h) / 2)
+
+
+def _normal_cdf(x: Array) -> Any:
+    """Normal distribution function, in any precision up to 64 bits to its last few."""
+    if x.dtype == object:  # the numbers know erfc
+        return np.frompyfunc(lambda v: (-v / 2 * (0 * v + 2).sqrt()).erfc() / 2, 1, 1)(x)
+    a = np.minimum(np.abs(x), 200)
+    bell = _exp_half_square(a)
+    # |x| < 1: 1/2 + x phi(x) (1 + x^2/3 + x^4/(3 5) + ...)
+    near = np.where(a < 1, x, 0)
+    term = near / near.dtype.type(1)
+    series = term
+    for n in range(1, 20):
+        term = term * near * near / (2 * n + 1)
+        series = series + term
+    near_result = _as(x, 0.5) + _as(x, _INVERSE_SQRT_2_PI) * bell * series
+    # Else Phi(-a) = e^(-a^2 / 2) h/pi t (1/(2 t^2) + sum of e^(-k^2 h^2) / (t^2 + k^2 h^2)) + 1 / (1 - e^(2 pi t / h))
+    # with t = a / sqrt(2): the trapezoidal rule and its residue (Chiarella and Reichel 1968).
+    h, pi = _as(x, 0.375), _as(x, np.longdouble("3.14159265358979323846264338327950288"))
+    t = np.where(a < 1, 1, a) * np.sqrt(_as(x, 0.5))
+    total = 1 / (2 * t * t)
+    for k in range(1, 19):
+        total = total + np.exp(-((k * h) * (k * h))) / (t * t + (k * h) * (k * h))
+    residue = 1 / (1 - np.exp(np.minimum(2 * pi * t / h, _FAR)))
+    residue = np.where(t < pi / h, residue, 0)
+    tail = bell * (h / pi) * t * total + residue
+    return np.where(a < 1, near_result, np.where(x < 0, tail, 1 - tail)) + 0 * x
+
+
 @_elementwise
 def relu(x: Array) -> Any:
     """max(x, 0)."""
@@ -100,7 +182,19 @@ def relu(x: Array) -> Any:
 @_elementwise
 def relu_backward(dy: Array, y: Array) -> Any:
     """Pass dy on where y > 0; elsewhere 0, even for an infinite dy. NaN, unlike itself, stays."""
-    return np.where(y > 0, dy, np.where((dy == dy) & (y == y), 0, dy + y))
+    return _passed(y > 0, dy, y)
+
+
+@_elementwise
+def relu6(x: Array) -> Any:
+    """min(max(x, 0), 6)."""
+    return np.minimum(np.maximum(x, 0) + 0, 6)
+
+
+@_elementwise
+def relu6_backward(dy: Array, y: Array) -> Any:
+    """Pass dy on where 0 < y < 6."""
+    return _passed((y > 0) & (y < 6), dy, y)
 
 
 @_elementwise
@@ -113,6 +207,119 @@ def leaky_relu(x: Array) -> Any:
 def leaky_relu_backward(dy: Array, y: Array) -> Any:
     """Pass dy on where y > 0, else 0.01 dy. NaN, unlike itself, stays."""
     return np.where(y > 0, dy, np.where(y == y, 0.01 * dy, y))
+
+
+@_elementwise
+def elu(x: Array) -> Any:
+    """x where x > 0, else exp(x) - 1."""
+    return np.where(x > 0, x, np.expm1(np.where(x > 0, _as(x, 0), x)))
+
+
+@_elementwise
+def elu_backward(dy: Array, y: Array) -> Any:
+    """The slope is 1 where y > 0, else exp(x) = 1 + y."""
+    return np.where(y > 0, dy, dy * (1 + y))
+
+
+@_elementwise
+def celu(x: Array) -> Any:
+    """Equal to elu with alpha = 1."""
+    return np.where(x > 0, x, np.expm1(np.where(x > 0, _as(x, 0), x)))
+
+
+@_elementwise
+def celu_backward(dy: Array, y: Array) -> Any:
+    """Equal to elu_backward with alpha = 1."""
+    return np.where(y > 0, dy, dy * (1 + y))
+
+
+_SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
+
+
+@_elementwise
+def selu(x: Array) -> Any:
+    """scale times x where x > 0, else scale * alpha * (exp(x) - 1)."""
+    return _SELU_SCALE * np.where(x > 0, x, _SELU_ALPHA * np.expm1(np.where(x > 0, _as(x, 0), x)))
+
+
+@_elementwise
+def selu_backward(dy: Array, y: Array) -> Any:
+    """The slope is scale where y > 0, else scale * alpha * exp(x) = scale * alpha + y."""
+    left = (1.7580993408473766 + y) + 5.75014648756476e-17  # scale * alpha in two parts
+    return dy * np.where(y > 0, _SELU_SCALE, left)
+
+
+@_elementwise
+def gelu(x: Array) -> Any:
+    """x Phi(x), with the normal distribution function Phi."""
+    return _beyond(x, x * _normal_cdf(_within(x)))
+
+
+@_elementwise
+def gelu_backward(dy: Array, x: Array) -> Any:
+    """The slope is Phi(x) + x phi(x), with the normal density phi."""
+    x = _within(x)
+    return _passed(
+        x > -_FAR, dy, x, (_normal_cdf(x) + x * _exp_half_square(x) * _as(x, _INVERSE_SQRT_2_PI))
+    )
+
+
+@_elementwise
+def gelu_tanh(x: Array) -> Any:
+    """x / 2 (1 + tanh(z)) = x sigmoid(2 z), with z = sqrt(2 / pi) (x + 0.044715 x^3)."""
+    return _beyond(x, x * _sigmoid(_gelu_line(_within(x))))
+
+
+@_elementwise
+def gelu_tanh_backward(dy: Array, x: Array) -> Any:
+    """The slope is s (1 + x 2 dz/dx (1 - s)), with s = sigmoid(2 z)."""
+    x = _within(x)
+    z, steepness = _gelu_line(x), 2 * _SQRT_2_OVER_PI * (1 + 3 * _as(x, 0.044715) * x * x)
+    return _passed(x > -_FAR, dy, x, (_sigmoid(z) * (1 + x * steepness * _sigmoid(-z))))
+
+
+@_elementwise
+def quick_gelu(x: Array) -> Any:
+    """x sigmoid(1.702 x)."""
+    return _beyond(x, x * _sigmoid(1.702 * _within(x)))
+
+
+@_elementwise
+def quick_gelu_backward(dy: Array, x: Array) -> Any:
+    """The slope is s (1 + z (1 - s)), with z = 1.702 x and s = sigmoid(z)."""
+    x = _within(x)
+    z = 1.702 * x
+    return _passed(x > -_FAR, dy, x, (_sigmoid(z) * (1 + z * _sigmoid(-z))))
+
+
+@_elementwise
+def silu(x: Array) -> Any:
+    """x sigmoid(x)."""
+    return _beyond(x, x * _sigmoid(_within(x)))
+
+
+@_elementwise
+def silu_backward(dy: Array, x: Array) -> Any:
+    """The slope is s (1 + x (1 - s)), with s = sigmoid(x)."""
+    x = _within(x)
+    return _passed(x > -_FAR, dy, x, (_sigmoid(x) * (1 + x * _sigmoid(-x))))
+
+
+@_elementwise
+def mish(x: Array) -> Any:
+    """x tanh(log(1 + exp(x)))."""
+    top, bottom = _mish_ratio(_within(x))
+    return _beyond(x, x * (top / bottom))
+
+
+@_elementwise
+def mish_backward(dy: Array, x: Array) -> Any:
+    """The slope is t + x (1 - t^2) sigmoid(x), with t = tanh(log(1 + exp(x)))."""
+    x = _within(x)
+    top, bottom = _mish_ratio(x)
+    e, t = np.exp(-np.abs(x)), top / bottom
+    rest = np.where(x < 0, 2, 2 * e * e) / bottom  # 1 - t
+    return _passed(x > -_FAR, dy, x, (t + x * rest * (1 + t) * _sigmoid(x)))
 
 
 @_elementwise
@@ -129,6 +336,18 @@ def sigmoid_backward(dy: Array, y: Array) -> Any:
 
 
 @_elementwise
+def log_sigmoid(x: Array) -> Any:
+    """log(sigmoid(x)) = -log(1 + exp(-x))."""
+    return -(np.maximum(-x, 0) + np.log1p(np.exp(-np.abs(x))))
+
+
+@_elementwise
+def log_sigmoid_backward(dy: Array, y: Array) -> Any:
+    """The slope is sigmoid(-x) = 1 - exp(y); a y above 0, which no x gives, counts as 0."""
+    return dy * -np.expm1(np.minimum(y, 0))
+
+
+@_elementwise
 def tanh(x: Array) -> Any:
     """Hyperbolic tangent of x."""
     return np.tanh(x)
@@ -141,6 +360,23 @@ def tanh_backward(dy: Array, y: Array) -> Any:
 
 
 @_elementwise
+def tanh_shrink(x: Array) -> Any:
+    """x - tanh(x); near 0 as (x cosh(x) - sinh(x)) / cosh(x), the numerator from its series."""
+    near = np.where(np.abs(x) < 1, x, _as(x, 0))
+    square, term, total = near * near, near / 2, 0 * near
+    for n in range(1, 30):  # square^n near / (2n + 1)! * 2n
+        term = term * square / ((2 * n) * (2 * n + 1))
+        total = total + 2 * n * term
+    return np.where(np.abs(x) < 1, 2 * total / np.cosh(near) + 0 * x, x - np.tanh(x))
+
+
+@_elementwise
+def tanh_shrink_backward(dy: Array, x: Array) -> Any:
+    """The slope is tanh(x)^2."""
+    return dy * np.tanh(x) * np.tanh(x)
+
+
+@_elementwise
 def softplus(x: Array) -> Any:
     """log(1 + exp(x)), from the exp that cannot overflow."""
     return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
@@ -150,6 +386,118 @@ def softplus(x: Array) -> Any:
 def softplus_backward(dy: Array, y: Array) -> Any:
     """The slope is sigmoid(x) = 1 - exp(-y); a y below 0, which no x gives, counts as 0."""
     return dy * -np.expm1(-np.maximum(y, 0))
+
+
+@_elementwise
+def squareplus(x: Array) -> Any:
+    """(x + sqrt(x^2 + 4)) / 2, for x < 0 as 2 / (sqrt(x^2 + 4) - x)."""
+    total = np.abs(x) + np.sqrt(x * x + 4)
+    return np.where(x < 0, 2 / total, total / 2)
+
+
+@_elementwise
+def squareplus_backward(dy: Array, y: Array) -> Any:
+    """The slope is (1 + x / sqrt(x^2 + 4)) / 2 = y^2 / (1 + y^2), for y = x = inf its limit 1."""
+    small = np.where(y > 1, 1 / y, y)
+    ratio = 1 / (1 + small * small)
+    return np.where(y > 1, dy * ratio, dy * y * (y * ratio))
+
+
+@_elementwise
+def softsign(x: Array) -> Any:
+    """x / (1 + |x|), for an infinite x its limit."""
+    return np.where(np.abs(x) == np.inf, np.sign(x), x / (1 + np.abs(x)))
+
+
+@_elementwise
+def softsign_backward(dy: Array, y: Array) -> Any:
+    """The slope is 1 / (1 + |x|)^2 = (1 - |y|)^2."""
+    return dy * ((1 - np.abs(y)) * (1 - np.abs(y)))
+
+
+@_elementwise
+def hard_sigmoid(x: Array) -> Any:
+    """(x + 3) / 6, between 0 and 1."""
+    return np.minimum(np.maximum(x + 3, 0), 6) / 6
+
+
+@_elementwise
+def hard_sigmoid_backward(dy: Array, y: Array) -> Any:
+    """The slope is 1/6 where 0 < y < 1."""
+    return np.where((y > 0) & (y < 1), dy / 6, _passed(False, dy, y))
+
+
+@_elementwise
+def hard_swish(x: Array) -> Any:
+    """x hard_sigmoid(x)."""
+    inside = np.minimum(np.maximum(x, -3), 3)
+    return np.where(x <= -3, 0, np.where(x >= 3, x, inside * (inside + 3) / 6))
+
+
+@_elementwise
+def hard_swish_backward(dy: Array, x: Array) -> Any:
+    """The slope is (2x + 3) / 6 between -3 and 3, 0 below, 1 above."""
+    return _passed(x > -3, dy, x, np.where(x >= 3, 1, (2 * x + 3) / 6))
+
+
+@_elementwise
+def hard_tanh(x: Array) -> Any:
+    """x between -1 and 1."""
+    return np.minimum(np.maximum(x, -1), 1)
+
+
+@_elementwise
+def hard_tanh_backward(dy: Array, y: Array) -> Any:
+    """Pass dy on where -1 < y < 1."""
+    return _passed((y > -1) & (y < 1), dy, y)
+
+
+@_elementwise
+def hard_shrink(x: Array) -> Any:
+    """x where |x| > 0.5, else 0."""
+    return np.where(np.abs(x) <= 0.5, 0, x)
+
+
+@_elementwise
+def hard_shrink_backward(dy: Array, y: Array) -> Any:
+    """Pass dy on where y is not 0."""
+    return _passed(y != 0, dy, y)
+
+
+@_elementwise
+def soft_shrink(x: Array) -> Any:
+    """x - 0.5 sign(x) where |x| > 0.5, else 0."""
+    return np.where(np.abs(x) <= 0.5, 0, x - np.where(x < 0, -0.5, 0.5))
+
+
+@_elementwise
+def soft_shrink_backward(dy: Array, y: Array) -> Any:
+    """Pass dy on where y is not 0."""
+    return _passed(y != 0, dy, y)
+
+
+@_elementwise
+def exponential(x: Array) -> Any:
+    """Exponential function of x."""
+    return np.exp(x)
+
+
+@_elementwise
+def exponential_backward(dy: Array, y: Array) -> Any:
+    """The slope is y."""
+    return dy * y
+
+
+@_elementwise
+def linear(x: Array) -> Any:
+    """x itself."""
+    return x
+
+
+@_elementwise
+def linear_backward(dy: Array, y: Array) -> Any:
+    """The slope is 1. NaN, unlike itself, stays."""
+    return np.where(y == y, dy, y)
 
 
 # An activation is a formula with a backward, whose second argument's name says what is saved.

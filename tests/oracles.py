@@ -61,7 +61,7 @@ for _name in ("lt", "le", "gt", "ge", "eq", "ne"):
 for _name in ("neg", "pos", "abs"):
     _op = getattr(CTX.mpf, f"__{_name}__")
     _method(f"__{_name}__", lambda a, op=_op: Mp(op(a.v)))
-for _name in ("exp", "expm1", "log", "log1p", "tanh", "sinh", "cosh", "sqrt", "sin", "cos"):
+for _name in ("exp", "expm1", "erfc", "log", "log1p", "tanh", "sinh", "cosh", "sqrt", "sin", "cos"):
     _op = getattr(CTX, _name)
     _method(_name, lambda a, op=_op: Mp(op(a.v)))
 

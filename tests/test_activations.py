@@ -9,7 +9,27 @@ from oracles import BITS, mp_call, ulp_error_mp, ulp_errors, wide_call
 from pynn import reference
 
 ACTIVATIONS = list(pynn.ACTIVATIONS)
-BOUND = 2.0  # ULP, of every elementwise function
+FORWARD = {np.float32: 1.0, np.float64: 2.0}  # bounds in ULP
+BACKWARD = 2.0
+# Where the slope changes sign, 2^-24 (float64: 2^-53) of the terms that cancel, 1/4 of dy, is right too.
+CROSSING = {
+    name
+    for name, row in reference.ACTIVATIONS.items()
+    if row.saves == "x" and row.backward(1.0, np.linspace(-4, 4, 801)).min() < 0
+}
+
+
+def backward_errors(name, got, true, dy, saved):
+    """Errors of a backward in ULP; near a change of sign in 2^-27 (2^-56) of dy if that is more."""
+    errors = ulp_errors(got, true)
+    if name in CROSSING:
+        with np.errstate(all="ignore"):
+            wide = np.asarray(true).dtype.type
+            unit = np.abs(dy).astype(wide) * np.finfo(got.dtype).eps / 16
+            other = np.abs(got.astype(wide) - true) / unit
+        near = (np.abs(saved) < 2) & np.isfinite(other)
+        errors = np.where(near, np.minimum(errors, other), errors)
+    return errors
 
 
 def windows(dtype, width=64):
@@ -74,7 +94,7 @@ def oracle(samples):
 @pytest.mark.parametrize("dtype", oracles.DTYPES, ids=["float32", "float64"])
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_accuracy(name, dtype, oracle, every_setting, record_ulp):
-    """Within 2 ULP everywhere, forward and backward, under every setting, raising no flags."""
+    """Within the bounds everywhere, forward and backward, under every setting, raising no flags."""
     if dtype == np.float64 and not oracles.HAS_LONGDOUBLE:
         pytest.skip("long double is double here")
     x, forward, dy, saved, backward = oracle(name, dtype)
@@ -88,10 +108,14 @@ def test_accuracy(name, dtype, oracle, every_setting, record_ulp):
                 oracles.assert_same_bits(got, known[suffix], setting + suffix)
                 continue
             known[suffix] = got
-            errors = ulp_errors(got, true)
+            bound = BACKWARD if suffix else FORWARD[dtype]
+            if suffix:
+                errors = backward_errors(name, got, true, dy, saved)
+            else:
+                errors = ulp_errors(got, true)
             worst = int(np.argmax(errors))
             record_ulp(f"{name}{suffix} {np.dtype(dtype)}", errors[worst])
-            assert errors[worst] <= BOUND, f"{setting}: {suffix} at {x[worst]!r}, dy {dy[worst]!r}"
+            assert errors[worst] <= bound, f"{setting}: {suffix} at {x[worst]!r}, dy {dy[worst]!r}"
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
@@ -113,8 +137,13 @@ def test_accuracy_against_mpmath(name, dtype, samples, record_ulp):
     ):
         for i in np.flatnonzero(keep):
             error = ulp_error_mp(got[i], true[i])
+            if which and name in CROSSING and abs(saved[i]) < 2:
+                unit = abs(float(dy[i])) * float(np.finfo(dtype).eps) / 16
+                error = min(error, float(abs(oracles.exactly(got[i]) - true[i]) / unit))
             record_ulp(f"{name}{which} {np.dtype(dtype)}", error)
-            assert error <= BOUND, f"{which} at {x[i]!r}, dy {dy[i]!r}, saved {saved[i]!r}"
+            assert error <= (BACKWARD if which else FORWARD[dtype]), (
+                f"{which} at {x[i]!r}, dy {dy[i]!r}, saved {saved[i]!r}"
+            )
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
@@ -127,7 +156,7 @@ def test_special_values(name, dtype, isa):
     with np.errstate(all="raise"):
         y = activation.forward(x)
     true = wide_call(formula.forward, x)
-    assert ulp_errors(y, true).max() <= BOUND
+    assert ulp_errors(y, true).max() <= FORWARD[dtype]
     assert np.isnan(y).tolist() == np.isnan(x).tolist()
     assert np.signbit(y[y == 0]).tolist() == np.signbit(true[y == 0]).tolist()
     dy, saved = (a.ravel() for a in np.meshgrid(x, saved_by(activation, x)))
@@ -136,7 +165,7 @@ def test_special_values(name, dtype, isa):
     nan = np.isnan(dy) | np.isnan(saved)
     assert np.isnan(dx[nan]).all()
     true = wide_call(formula.backward, dy, saved)
-    assert ulp_errors(dx[~nan], true[~nan]).max() <= BOUND
+    assert ulp_errors(dx[~nan], true[~nan]).max() <= BACKWARD
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
@@ -149,9 +178,12 @@ def test_backward_just_below_a_power_of_two(name, dtype, record_ulp):
     saved, slope = saved[slope != 0], slope[slope != 0]
     for part in range(1, 9):
         dy = ((2 - part * np.finfo(dtype).eps) / slope).astype(dtype)
-        error = ulp_errors(activation.backward(dy, saved), wide_call(formula.backward, dy, saved))
+        true = wide_call(formula.backward, dy, saved)
+        error = backward_errors(name, activation.backward(dy, saved), true, dy, saved)
         record_ulp(f"{name} backward {np.dtype(dtype)}", error.max())
-        assert error.max() <= BOUND, f"saved {saved[error.argmax()]!r}, dy {dy[error.argmax()]!r}"
+        assert error.max() <= BACKWARD, (
+            f"saved {saved[error.argmax()]!r}, dy {dy[error.argmax()]!r}"
+        )
 
 
 def test_relu_backward_stops_everything_but_nan(dtype, isa):

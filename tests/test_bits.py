@@ -144,7 +144,8 @@ x, t = rng.standard_normal((70, 37)), rng.integers(0, 10, 70)
 for dtype in (np.float32, np.float64):
     for i, activation in enumerate(pynn.ACTIVATIONS):
         net = pynn.networks.MultiLayerNet(
-            37, [53, 29], 10, activation=activation, weight_decay_lambda=i % 2 * 0.013, rng=5, dtype=dtype
+            37, [53, 29], 10, activation=activation, weight_init_std=0.01 if activation == "exponential" else "relu",
+            weight_decay_lambda=i % 2 * 0.013, rng=5, dtype=dtype
         )
         optimizer = pynn.optimizers.Momentum(lr=0.1) if i % 3 else pynn.optimizers.SGD(lr=0.1)
         for _ in range(5): optimizer.update(net.params, net.gradient(x.astype(dtype), t))

@@ -210,7 +210,10 @@ def steps_of(name, dtype, rng):
     Nearly every slope is about 1 or -1; at the edges of buffers and shares it is another one.
     """
     backward = pynn.ACTIVATIONS[name].backward
-    grid = np.concatenate([np.linspace(-12, 12, 100_000), np.linspace(1e-4, 0.03, 1000)])
+    parts = [
+        np.linspace(*part) for part in ((-12, 12, 100_000), (1e-4, 0.03, 1000), (30, 40, 1000))
+    ]
+    grid = np.concatenate(parts)
     grid = grid.astype(dtype)
     slopes = np.abs(backward(np.ones_like(grid), grid))
     x = rng.choice(grid[np.abs(slopes - 1) < 2e-3], 33_000)
@@ -225,7 +228,7 @@ def steps_of(name, dtype, rng):
     return x, steps
 
 
-@pytest.mark.parametrize("name", pynn.ACTIVATIONS)
+@pytest.mark.parametrize("name", [n for n in pynn.ACTIVATIONS if n != "hard_sigmoid"])  # 1/6 or 0
 def test_methods_of_ufuncs(name, dtype, threads, rng):
     """reduce, accumulate and the others feed results back: one step after the other."""
     backward = pynn.ACTIVATIONS[name].backward

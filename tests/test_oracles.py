@@ -12,6 +12,8 @@ from oracles import CTX, Mp, exactly, mp_call, wide_call
 from pynn import reference
 
 ACTIVATIONS = list(pynn.ACTIVATIONS)
+# The error of a rounded z is |z| times as large in exp(z); a slope with a change of sign has more roundings.
+SLACK = dict.fromkeys(("gelu", "silu", "mish"), 4) | {"gelu_tanh": 128, "quick_gelu": 128}
 
 
 def patterns(rng, dtype, *shape):
@@ -66,7 +68,7 @@ def test_ulp_measure():
 @pytest.mark.parametrize("dtype", oracles.DTYPES)
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_bulk_oracle_against_mpmath(name, dtype, rng):
-    """The wider type is far more precise than the 2 ULP that it has to judge."""
+    """The wider type is far more precise than the ULP that it has to judge."""
     if dtype == np.float64 and not oracles.HAS_LONGDOUBLE:
         pytest.skip("long double is double here")
     precision, tiny, _ = oracles.FORMAT[dtype]
@@ -76,13 +78,19 @@ def test_bulk_oracle_against_mpmath(name, dtype, rng):
     saved = np.asarray(wide_call(formula.forward, x)).astype(dtype) if formula.saves == "y" else x
     saved = np.where(np.isfinite(saved), saved, dtype(1))
     dy = rng.standard_normal(x.size).astype(dtype)
-    for wide, exact in (
-        (wide_call(formula.forward, x), mp_call(formula.forward, x)),
-        (wide_call(formula.backward, dy, saved), mp_call(formula.backward, dy, saved)),
+    limit = 2.0**-24 if dtype == np.float32 else 2.0**-8  # of dtype's ULP
+    limit *= SLACK.get(name, 1)
+    for wide, exact, backward in (
+        (wide_call(formula.forward, x), mp_call(formula.forward, x), False),
+        (wide_call(formula.backward, dy, saved), mp_call(formula.backward, dy, saved), True),
     ):
-        limit = 2.0**-24 if dtype == np.float32 else 2.0**-8  # of dtype's ULP
-        for w, e in zip(wide, exact, strict=True):
+        for i, (w, e) in enumerate(zip(wide, exact, strict=True)):
             unit = max(CTX.ldexp(abs(e), -precision), CTX.ldexp(1, tiny))
+            if np.isinf(w):
+                assert e > CTX.mpf(2) ** np.finfo(w.dtype).maxexp * (1 - 2.0**-20)
+                continue
+            if backward and name in SLACK and abs(saved[i]) < 2:  # terms cancel, 1/4 of dy
+                unit = max(unit, CTX.ldexp(abs(float(dy[i])), -precision - 2))
             assert abs(exactly(w) - e) <= limit * unit
 
 

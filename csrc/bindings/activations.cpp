@@ -216,8 +216,8 @@ x : array_like
 Returns
 -------
 y : ndarray or scalar
-    The shape of `x`. Within 2 ULP of the exact value, the same bits on every instruction set and for any number of
-    threads; no floating-point warnings.
+    The shape of `x`. Within 1 ULP of the exact value (float64: 2 ULP), the same bits on every instruction set and for
+    any number of threads; no floating-point warnings.
 
 Raises
 ------

@@ -80,7 +80,7 @@ template <class V> PYNN_INLINE V exp_of_difference(V x, V greatest) {
     Parts<V> difference = two_sum(x, -greatest);
     V low = select(difference.low == difference.low, difference.low, V{}); // infinities
     low = select(difference.high < ExpConstants<element<V>>::least, V{}, low);
-    Exponential<V> e = exponential(difference.high, low);
+    Exponential<V> e = exp_parts(difference.high, low);
     return (e.scale + e.scale * (e.expm1.high + e.expm1.low)) * e.rest;
 }
 
