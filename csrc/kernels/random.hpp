@@ -191,7 +191,7 @@ template <class To> void round_loop(const float *from, std::uint16_t *to, std::s
     if (i < n) {
         float rest[step] = {};
         __builtin_memcpy(rest, from + i, (n - i) * sizeof(float));
-        store_first(to + i, narrowed(rest), n - i);
+        store_first_buffered(to + i, narrowed(rest), n - i);
     }
 }
 
