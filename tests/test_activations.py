@@ -49,16 +49,17 @@ def windows(dtype, width=64):
 
 @pytest.fixture(scope="module")
 def samples():
-    """dtype -> inputs: every 997th float32; random mantissas in every binade of float64."""
+    """dtype -> inputs: every 9973rd float32; random mantissas in every binade of float64. (test_accuracy.py takes every
+    997th float32, under one setting.)"""
     rng = np.random.default_rng(7)
-    stride = np.arange(0, 2**32, 997, dtype=np.uint64).astype(np.uint32).view(np.float32)
+    stride = np.arange(0, 2**32, 9973, dtype=np.uint64).astype(np.uint32).view(np.float32)
     tops = np.arange(2**12, dtype=np.uint64) << np.uint64(52)  # sign and exponent
-    lows = rng.integers(0, 2**52, (tops.size, 64), np.uint64)
+    lows = rng.integers(0, 2**52, (tops.size, 8), np.uint64)
     binades = (tops[:, None] | lows).ravel().view(np.float64)
-    sigmas = rng.standard_normal(200_000)
+    sigmas = rng.standard_normal(20_000)
     return {
-        np.float32: np.concatenate([stride, windows(np.float32, 512)]),
-        np.float64: np.concatenate([binades, windows(np.float64), sigmas, 30 * sigmas]),
+        np.float32: np.concatenate([stride, windows(np.float32)]),
+        np.float64: np.concatenate([binades, windows(np.float64, 16), sigmas, 30 * sigmas]),
     }
 
 
