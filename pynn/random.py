@@ -279,6 +279,8 @@ def place(
     if shape is None and shard is not None:
         raise TypeError("shape, that of the whole, must be given with shard; got None")
     whole = shape_tuple(shape) if shape is not None or array is None else array.shape
+    if math.prod(whole) > 2**64:
+        raise ValueError(f"shape is too large, at most 2**64 elements in all; got {whole}")
     bounds = shard_bounds(shard, whole)
     part = tuple(stop - start for start, stop in bounds)
     result = out

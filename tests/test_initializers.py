@@ -260,6 +260,20 @@ def test_bad_parameters():
         (lambda: pynn.random.normal(3, scale=math.nan), "scale"),
         (lambda: pynn.random.uniform(3, -3e38, 3e38), "low"),
         (lambda: initializers.he_normal(()), "shape"),
+        (lambda: initializers.truncated_normal((3,), lower=2.0, upper=-2.0), "lower is 2.0"),
+        (lambda: initializers.truncated_normal((3,), lower=math.nan), "lower"),
+        (lambda: initializers.truncated_normal((3,), std=-0.5), "std.*-0.5"),
+        (lambda: initializers.truncated_normal((3,), lower=20.0, upper=21.0), "20.0"),
+        (lambda: initializers.normal((2**40, 2**40), shard=(slice(0, 1),) * 2), "shape"),
+        (lambda: initializers.identity((3,)), "shape"),
+        (lambda: initializers.identity((3, 3), math.inf), "gain"),
+        (lambda: initializers.dirac((3, 3)), "shape"),
+        (lambda: initializers.dirac((3, 4, 4), 3), "groups"),
+        (lambda: initializers.orthogonal((3,)), "shape"),
+        (lambda: initializers.orthogonal((3, 3), column_axis=2), "column_axis"),
+        (lambda: initializers.delta_orthogonal((3, 5, 4)), "shape"),
+        (lambda: initializers.sparse((3, 4, 5)), "shape"),
+        (lambda: initializers.sparse((3, 4), 1.5), "sparsity"),
     ):
         with pytest.raises(ValueError, match=named):
             call()

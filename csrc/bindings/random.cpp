@@ -25,7 +25,6 @@ constexpr std::size_t run_length = 1 << 13;   // elements of a tile that needs n
 constexpr std::size_t row_length = 128;       // of the buffer
 constexpr std::size_t buffer_rows = 64;       // so that whole cache lines are written at a time
 constexpr std::uint64_t sparse = 32;          // larger steps in the stream: draw one by one
-constexpr std::size_t slice_length = 1 << 20; // elements between two looks for Ctrl-C
 constexpr std::size_t drawn_length = 1 << 12; // of the floats that become 16-bit numbers
 
 template <class... T> bool finite(T... values) { return (std::isfinite(values) && ...); }
@@ -292,13 +291,18 @@ void fill_array(py::handle out, std::size_t distribution, std::uint64_t key, con
     std::size_t tiles = 1;
     for (const TiledAxis &axis : filling.axes) tiles *= axis.tiles();
     const std::size_t tile_size = filling.axes[0].tile * filling.axes[1].tile;
-    const std::size_t grain = std::max<std::size_t>(1, run_length / tile_size), slice = slice_length / tile_size;
-    for (std::size_t done = 0; done < tiles; done += slice) {
-        if (done != 0 && PyErr_CheckSignals() != 0) throw py::error_already_set();
+    const std::size_t grain = std::max<std::size_t>(1, run_length / tile_size);
+    Patience patience;
+    {
         WithoutGil unlocked;
-        parallel_for(std::min(slice, tiles - done), grain,
-                     [&](std::size_t begin, std::size_t end) { filling(done + begin, done + end); });
+        parallel_for_slots(tiles, grain, thread_count(), [&](std::size_t begin, std::size_t end, int slot) {
+            for (; begin < end && !patience.over(); begin += grain) {
+                filling(begin, std::min(begin + grain, end));
+                patience.ask(slot);
+            }
+        });
     }
+    patience.end();
 }
 
 void fill(py::object out, py::object distribution, py::object key, py::args parameters, py::object start,
