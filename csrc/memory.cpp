@@ -23,14 +23,14 @@ struct alignas(cache_line) Header {
 
 Header *allocate(std::size_t bytes) {
     if (bytes > SIZE_MAX / 2) throw std::bad_alloc();
-    std::size_t alignment = bytes >= huge_page ? huge_page : cache_line;
-    std::size_t total = (sizeof(Header) + bytes + alignment - 1) / alignment * alignment;
-    void *memory = std::aligned_alloc(alignment, total);
-    if (memory == nullptr) throw std::bad_alloc();
+    const std::size_t total = sizeof(Header) + bytes, alignment = total >= huge_page ? huge_page : cache_line;
+    void *memory = nullptr;
+    if (posix_memalign(&memory, alignment, total) != 0) throw std::bad_alloc();
 #if defined(__linux__)
-    if (alignment == huge_page) madvise(memory, total, MADV_HUGEPAGE);
+    // Whole huge pages only: of a last one that is used in part, all would be taken.
+    if (alignment == huge_page) madvise(memory, total / huge_page * huge_page, MADV_HUGEPAGE);
 #endif
-    return new (memory) Header{total - sizeof(Header)};
+    return new (memory) Header{bytes};
 }
 
 // The thread's free blocks, from the oldest to the newest.

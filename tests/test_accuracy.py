@@ -1,15 +1,15 @@
 """`pynn accuracy`: what it measures and writes, its errors; and the tables of docs/accuracy.md."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import pynn
-from conftest import SOURCE
 from pynn import accuracy, cli
 
-PAGE = SOURCE / "docs" / "accuracy.md"
+PAGE = Path(__file__).parents[1] / "docs" / "accuracy.md"
 HEADING = "| " + " | ".join(accuracy.HEADINGS) + " |"
 EMPTY = f"before\n\n{HEADING}\n|---|\n\nafter\n"
 

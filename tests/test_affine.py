@@ -197,6 +197,19 @@ def test_bits_of_the_contract_however_it_is_done(size, dtype, isa, rng):
     oracles.assert_same_bits(tanh, pynn.tanh(y), "tanh")
 
 
+def test_empty_sums_of_many_rows(dtype, isa):
+    """k = 0, and no outputs to sum over, with several blocks of rows."""
+    b = np.arange(20, dtype=dtype)
+    for order in "CF":
+        x, w = np.ones((500, 0), dtype), np.ones((0, 20), dtype, order)
+        assert np.array_equal(pynn.affine(x, w, b), np.broadcast_to(b, (500, 20)))
+        assert np.array_equal(pynn.affine(x, pynn.pack(w)), np.zeros((500, 20)))
+        dx, dw, db = pynn.affine_backward(
+            x, np.ones((500, 5), dtype), np.ones((5, 0), dtype, order)
+        )
+        assert np.array_equal(dx, np.zeros((500, 5))) and dw.shape == (5, 0) and db.shape == (0,)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("orders", list(itertools.product("CF", repeat=2)), ids="".join)
 def test_exact_at_every_small_size(orders, dtype, isa, rng):
