@@ -137,7 +137,8 @@ void product(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, Matri
     const Cut cut = cut_output(m, n, kernels, static_cast<std::size_t>(threads));
     if (n == 1) b.column = 1;
     // Micro-tiles read narrow columns of b: where its rows are pages apart and not in the cache, it is packed first.
-    const bool small = static_cast<double>(k) * static_cast<double>(n) * sizeof(T) <= read_in_place;
+    const double b_bytes = static_cast<double>(k) * static_cast<double>(n) * sizeof(T);
+    const bool small = b_bytes <= read_in_place;
     const bool many_chunks = ceil_div(k, affine_chunk) >= tasks_per_thread * static_cast<std::size_t>(threads);
     if (!small && !serial && many_chunks && m <= most_rows_in_place && b.column == 1 && panels == nullptr)
         return product_by_chunks(m, n, k, a, b, bias, activation, c, c_row, accumulate);
@@ -152,7 +153,6 @@ void product(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, Matri
     const bool use_panels = panels != nullptr && (!small || m > kernels.tile_rows);
     const T *packed = use_panels ? panels->of(kernels) : nullptr;
     // Once for all where several blocks of rows would each pack the same columns.
-    const double b_bytes = static_cast<double>(k) * static_cast<double>(n) * sizeof(T);
     const bool pack_b = packed == nullptr && pack && k > 0 && cut.row_blocks > 1 && b_bytes <= most_packed;
     const std::size_t panel = kernels.panel_columns;
     Scratch<T> columns(pack_b ? ceil_div(n, panel) * panel * k : 0);
