@@ -97,16 +97,34 @@ class NumPy(Reference):
         return None  # NumPy has none
 
 
+HARD = ("sigmoid", "swish", "tanh")
+
+
+def own_names(modules, **others):
+    """{activation: a library's function}: the one of the same name, or what others says."""
+    found = {None: lambda x: x}
+    for name in pynn.ACTIVATIONS:
+        f = others.get(name) or next((getattr(m, name) for m in modules if hasattr(m, name)), None)
+        if f:
+            found[name] = f
+    return found
+
+
 class Torch:
     def __init__(self):
         import torch
 
         self.torch = torch
-        self.functions = {None: lambda x: x}
-        for name in pynn.ACTIVATIONS:
-            found = getattr(torch, name, None) or getattr(torch.nn.functional, name, None)
-            if found:
-                self.functions[name] = found
+        self.functions = own_names(
+            (torch, torch.nn.functional),
+            exponential=torch.exp,
+            gelu_tanh=partial(torch.nn.functional.gelu, approximate="tanh"),
+            log_sigmoid=torch.nn.functional.logsigmoid,
+            **{f"hard_{f}": getattr(torch.nn.functional, f"hard{f}") for f in HARD},
+            hard_shrink=torch.nn.functional.hardshrink,
+            soft_shrink=torch.nn.functional.softshrink,
+            tanh_shrink=torch.nn.functional.tanhshrink,
+        )
 
     def inference(self, f, *arrays):
         tensors = list(map(self.torch.from_numpy, arrays))
@@ -177,11 +195,13 @@ class Jax:
         import jax
 
         self.jax = jax
-        self.functions = {None: lambda x: x}
-        for name in pynn.ACTIVATIONS:
-            found = getattr(jax.nn, name, None) or getattr(jax.numpy, name, None)
-            if found:
-                self.functions[name] = found
+        self.functions = own_names(
+            (jax.nn, jax.numpy),
+            exponential=jax.numpy.exp,
+            gelu=partial(jax.nn.gelu, approximate=False),
+            gelu_tanh=partial(jax.nn.gelu, approximate=True),
+            softsign=jax.nn.soft_sign,
+        )
 
     def call(self, f, *arguments):
         f = self.jax.jit(f)
@@ -257,15 +277,20 @@ class OnnxRuntime:
         import onnxruntime
 
         self.onnx, self.ort = onnx, onnxruntime
-        camel = {name: name.title().replace("_", "") for name in pynn.ACTIVATIONS}
-        self.operators = {name: op for name, op in camel.items() if onnx.defs.has(op)}
+        camel = {name: (name.title().replace("_", ""), {}) for name in pynn.ACTIVATIONS}
+        self.operators = {name: op for name, op in camel.items() if onnx.defs.has(op[0])}
+        self.operators |= {
+            "exponential": ("Exp", {}),
+            "gelu_tanh": ("Gelu", {"approximate": "tanh"}),
+            "hard_sigmoid": ("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}),
+        }
 
     def model(self, operators, x, **constants):
-        """Run x through operators, each of which takes the output of the one before and then its constants."""
+        """Run x through operators (name, attributes, constants): each takes the output of the one before."""
         make, array = self.onnx.helper, self.onnx.numpy_helper.from_array
         nodes = [
-            make.make_node(op, [f"v{i}", *names], [f"v{i + 1}"])
-            for i, (op, *names) in enumerate(operators)
+            make.make_node(op, [f"v{i}", *names], [f"v{i + 1}"], **attributes)
+            for i, (op, attributes, *names) in enumerate(operators)
         ]
         ends = [
             make.make_tensor_value_info(v, self.onnx.TensorProto.FLOAT, [None, None])
@@ -282,12 +307,12 @@ class OnnxRuntime:
 
     def affine(self, x, w, b, activation):
         if activation is None or activation in self.operators:
-            then = [(self.operators[activation],)] if activation else []
-            return self.model([("Gemm", "w", "b"), *then], x, w=w, b=b)
+            then = [self.operators[activation]] if activation else []
+            return self.model([("Gemm", {}, "w", "b"), *then], x, w=w, b=b)
 
     def activation(self, name, x):
         if name in self.operators:
-            return self.model([(self.operators[name],)], x)
+            return self.model([self.operators[name]], x)
 
 
 class MklRandom:
