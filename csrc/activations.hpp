@@ -106,7 +106,7 @@ inline constexpr std::size_t activation_count = 0 PYNN_ACTIVATIONS(PYNN_COUNT);
 #if defined(PYNN_ISA) && !defined(PYNN_ACTIVATIONS_STRUCTS)
 #define PYNN_ACTIVATIONS_STRUCTS
 
-#include "simd/math.hpp"
+#include "simd/piecewise.hpp"
 
 namespace pynn::PYNN_ISA {
 namespace {
@@ -131,8 +131,18 @@ template <class V> PYNN_INLINE V bounded_by(element<V> limit, V x) {
 // Where x e^-x is below 2^-180 (float64: 2^-1108).
 template <class T> constexpr T far = sizeof(T) == 4 ? T(130) : T(775);
 
+// x e f without more than one rounding; beyond limit it is x
+template <class V> PYNN_INLINE V gated(V x, element<V> limit, ShortExponential<V> e, Parts<V> f) {
+    V y = e.power.times(rounded_product(times(at_least(-far<float>, x), e.mantissa), f));
+    return select(x > limit, x, with_sign_of(y, x));
+}
+// dy e slope; below -limit it is 0
+template <class V> PYNN_INLINE V gated_backward(V dy, V x, element<V> limit, ShortExponential<V> e, Parts<V> slope) {
+    return passed(x >= -limit, times_slope(dy, rounded_product(e.mantissa, slope), e.power), x);
+}
+
 // x sigmoid(z) with z of the sign of x, both in bounds; slope = sigmoid(z) (1 + w sigmoid(-z)), w = x dz/dx
-template <class V> struct Logistic {
+template <class V, bool = by_table<V>> struct Logistic {
     V rest;
     Parts<V> power, denominator; // exp(-|z|) = rest * power, 1 + exp(-|z|)
 
@@ -155,6 +165,25 @@ template <class V> struct Logistic {
     }
 };
 
+template <class V> struct Logistic<V, true> {
+    ShortExponential<V> e; // exp(-|z|)
+    Parts<V> s;            // 1 / (1 + exp(-|z|))
+
+    PYNN_INLINE explicit Logistic(Parts<V> z) {
+        V t_low = as<V>(bits(z.low) ^ (~bits(z.high) & sign_bits<V>()));
+        e = short_exp(negative_magnitude(z.high), t_low);
+        s = reciprocal_of_one_plus(e);
+    }
+    PYNN_INLINE V times(V x, element<V> limit) const { return gated(x, limit, or_one(x, e), s); }
+    PYNN_INLINE V backward(V dy, V x, element<V> limit, Parts<V> w) const {
+        Parts<V> v = product(w, s);
+        Parts<V> small = product(v, e.mantissa);
+        v = select(x < 0, v, {e.power.times(small.high), e.power.times(small.low)});
+        Parts<V> slope = product(s, sum(whole(1 - V{}), v));
+        return gated_backward(dy, x, limit, or_one(x, e), fast_two_sum(slope.high, slope.low));
+    }
+};
+
 struct relu {
     template <class V> static PYNN_INLINE V forward(V x) { return select(x <= 0, V{}, x); }
     template <class V> static PYNN_INLINE V backward(V dy, V y) { return passed(y > 0, dy, y); }
@@ -174,7 +203,7 @@ struct leaky_relu {
 
 struct elu {
     template <class V> static PYNN_INLINE V forward(V x) {
-        return select(x > 0, x, with_sign_of(rounded(expm1_parts(-magnitude(x))), x));
+        return select(x > 0, x, with_sign_of(rounded_expm1(select(x > 0, V{}, x)), x));
     }
     template <class V> static PYNN_INLINE V backward(V dy, V y) { return keep_nan(y, select(y > 0, dy, dy * (y + 1))); }
 };
@@ -187,8 +216,8 @@ struct selu {
     template <class V> static PYNN_INLINE V forward(V x) {
         Parts<V> s = constant<V>(scale);
         V positive = fma(x, s.high, x * s.low);
-        Parts<V> m = product(constant<V>(scaled_alpha, scaled_alpha_low), expm1_parts(-magnitude(x)));
-        V y = select(x > 0, positive, with_sign_of(rounded(m), x));
+        V negative = scaled_expm1(constant<V>(scaled_alpha, scaled_alpha_low), select(x > 0, V{}, x));
+        V y = select(x > 0, positive, with_sign_of(negative, x));
         return select(y == y, y, select(x > 0, x, y)); // x = inf
     }
     template <class V> static PYNN_INLINE V backward(V dy, V y) {
@@ -205,22 +234,47 @@ struct gelu {
         constexpr element<V> half = static_cast<element<V>>(0.5);
         return exp_parts(-half * square.high, -half * square.low, ExpConstants<element<V>>::lowest);
     }
+    template <class V> static PYNN_INLINE ShortExponential<V> short_bell(V a) {
+        V half = static_cast<element<V>>(0.5) * a, t = -half * a;
+        return short_exp(t, -fma(half, a, t));
+    }
+    template <class V> static PYNN_INLINE V backward_by_table(V dy, V x) {
+        constexpr float limit = normal_tail_table.greatest[0];
+        V a = at_most(limit, magnitude(x));
+        ShortExponential<V> e = short_bell(a);
+        // at -a: e (tail - a / sqrt(2 pi)), at a: 1 - that
+        Parts<V> line = times(a, constant<V>(-0x1.9884533d43651p-2, 0x1.cbc0d30ebfd15p-56));
+        Parts<V> tail = piecewise<normal_tail_table>(a), s = two_sum(tail.high, line.high);
+        s = product(e.mantissa, fast_two_sum(s.high, s.low + (tail.low + line.low)));
+        Parts<V> right = fast_two_sum(1 - V{}, -e.power.times(s.high));
+        V slope = select(x < 0, rounded(s), right.high + (right.low - e.power.times(s.low)));
+        return passed(x >= -limit, times_slope(dy, slope, select(x < 0, e.power, Power::one())), x);
+    }
     template <class V> static PYNN_INLINE V forward(V x) {
-        constexpr element<V> limit = NormalTailConstants<element<V>>::limit;
-        V a = magnitude(bounded_by(limit, x));
-        Exponential<V> e = bell(a);
-        Parts<V> tail = product(power(e), normal_tail(a));
-        Parts<V> gate = select(x < 0, tail, sum(whole(1 - V{}), negative(tail)));
-        return gated(x, limit, gate, e.rest);
+        if constexpr (by_table<V>) {
+            return gated(x, gelu_table.greatest[1], short_bell(at_least(-gelu_table.greatest[0], at_most(0, x))),
+                         one_sided<gelu_table>(x));
+        } else {
+            constexpr element<V> limit = NormalTailConstants<element<V>>::limit;
+            V a = magnitude(bounded_by(limit, x));
+            Exponential<V> e = bell(a);
+            Parts<V> tail = product(power(e), normal_tail(a));
+            Parts<V> gate = select(x < 0, tail, sum(whole(1 - V{}), negative(tail)));
+            return gated(x, limit, gate, e.rest);
+        }
     }
     template <class V> static PYNN_INLINE V backward(V dy, V x) {
-        constexpr element<V> limit = NormalTailConstants<element<V>>::limit;
-        V a = magnitude(bounded_by(limit, x));
-        Exponential<V> e = bell(a);
-        Parts<V> density = product(constant<V>(-0x1.9884533d43651p-2, 0x1.cbc0d30ebfd15p-56), a); // / sqrt(2 pi)
-        Parts<V> slope = product(power(e), sum(normal_tail(a), density));                         // of -a
-        slope = select(x < 0, slope, sum(whole(1 - V{}), negative(slope)));
-        return gated_backward(dy, x, limit, slope, e.rest);
+        if constexpr (by_table<V>) {
+            return backward_by_table(dy, x);
+        } else {
+            constexpr element<V> limit = NormalTailConstants<element<V>>::limit;
+            V a = magnitude(bounded_by(limit, x));
+            Exponential<V> e = bell(a);
+            Parts<V> density = product(constant<V>(-0x1.9884533d43651p-2, 0x1.cbc0d30ebfd15p-56), a); // / sqrt(2 pi)
+            Parts<V> slope = product(power(e), sum(normal_tail(a), density));                         // of -a
+            slope = select(x < 0, slope, sum(whole(1 - V{}), negative(slope)));
+            return gated_backward(dy, x, limit, slope, e.rest);
+        }
     }
 };
 
@@ -279,80 +333,123 @@ struct mish {
         }
     };
     template <class V> static PYNN_INLINE V forward(V x) {
-        Terms<V> t(bounded_by(far<element<V>>, x));
-        Parts<V> top = select(x < 0, product(t.e, t.factor), t.factor);
-        return gated(x, far<element<V>>, quotient(top, t.denominator), t.rest);
+        if constexpr (by_table<V>) {
+            return gated(x, mish_table.greatest[1], short_exp(at_most(0, x)), one_sided<mish_table>(x));
+        } else {
+            Terms<V> t(bounded_by(far<element<V>>, x));
+            Parts<V> top = select(x < 0, product(t.e, t.factor), t.factor);
+            return gated(x, far<element<V>>, quotient(top, t.denominator), t.rest);
+        }
     }
     template <class V> static PYNN_INLINE V backward(V dy, V x) {
-        V bounded = bounded_by(far<element<V>>, x);
-        Terms<V> t(bounded);
-        Parts<V> rest = product(sum(whole(1 - V{}), t.e), 4 * bounded);
-        rest = select(x < 0, rest, product(rest, product(t.e, t.e)));
-        Parts<V> top = sum(product(t.factor, t.denominator), rest);
-        top = select(x < 0, product(top, t.e), top);
-        Parts<V> slope = quotient(top, product(t.denominator, t.denominator));
-        return gated_backward(dy, x, far<element<V>>, slope, t.rest);
+        if constexpr (by_table<V>) {
+            V negative = at_least(-far<float>, at_most(0, x));
+            Parts<V> f = one_sided<mish_slope_table>(x), slope = two_sum(negative, f.high);
+            slope = fast_two_sum(slope.high, slope.low + f.low);
+            return gated_backward(dy, x, far<element<V>>, short_exp(negative), slope);
+        } else {
+            V bounded = bounded_by(far<element<V>>, x);
+            Terms<V> t(bounded);
+            Parts<V> rest = product(sum(whole(1 - V{}), t.e), 4 * bounded);
+            rest = select(x < 0, rest, product(rest, product(t.e, t.e)));
+            Parts<V> top = sum(product(t.factor, t.denominator), rest);
+            top = select(x < 0, product(top, t.e), top);
+            Parts<V> slope = quotient(top, product(t.denominator, t.denominator));
+            return gated_backward(dy, x, far<element<V>>, slope, t.rest);
+        }
     }
 };
 
 struct sigmoid {
     template <class V> static PYNN_INLINE V forward(V x) {
-        Exponential<V> e = exp_parts(-magnitude(x));
-        Parts<V> p = power(e);
-        Parts<V> denominator = fast_two_sum(1 - V{}, p.high);
-        denominator.low += p.low;
-        auto negative = x < 0;
-        Parts<V> y = quotient(select(negative, p, whole(1 - V{})), denominator);
-        return rounded(y) * select(negative, e.rest, 1 - V{});
+        if constexpr (by_table<V>) {
+            ShortExponential<V> e = short_exp(negative_magnitude(x)), gate = or_one(x, e);
+            return gate.power.times(rounded_product(gate.mantissa, reciprocal_of_one_plus(e)));
+        } else {
+            Exponential<V> e = exp_parts(-magnitude(x));
+            Parts<V> p = power(e);
+            Parts<V> denominator = fast_two_sum(1 - V{}, p.high);
+            denominator.low += p.low;
+            auto negative = x < 0;
+            Parts<V> y = quotient(select(negative, p, whole(1 - V{})), denominator);
+            return rounded(y) * select(negative, e.rest, 1 - V{});
+        }
     }
     template <class V> static PYNN_INLINE V backward(V dy, V y) { return dy * fma(-y, y, y); }
 };
 
 struct tanh {
-    template <class V> static PYNN_INLINE V forward(V x) { return with_sign_of(rounded(tanh_parts(magnitude(x))), x); }
+    template <class V> static PYNN_INLINE V forward(V x) {
+        if constexpr (by_table<V>) {
+            V a = at_most(tanh_table.greatest[0], magnitude(x));
+            return with_sign_of(rounded_product(a, piecewise<tanh_table>(a)), x);
+        } else {
+            return with_sign_of(rounded(tanh_parts(magnitude(x))), x);
+        }
+    }
     template <class V> static PYNN_INLINE V backward(V dy, V y) { return dy * fma(-y, y, 1 - V{}); }
 };
 
 struct tanh_shrink {
     template <class V> static PYNN_INLINE V forward(V x) {
-        using C = TanhShrinkConstants<element<V>>;
-        V a = magnitude(x);
-        Parts<V> t = tanh_parts(a);
-        Parts<V> large = sum(whole(a), negative(t));
-        V low = select(large.low == large.low, large.low, V{}); // x = inf
-        V bounded = select(a > 1, 1 - V{}, a);
-        Parts<V> square = product(whole(bounded), bounded);
-        Parts<V> series = whole(polynomial(square.high, C::tail));
-        series = sum({splat<V>(C::head[1][0]), splat<V>(C::head[1][1])}, product(square, series));
-        series = sum({splat<V>(C::head[0][0]), splat<V>(C::head[0][1])}, product(square, series));
-        Parts<V> ratio = product(square, series);
-        V small = fma(bounded, ratio.high, bounded * ratio.low);
-        return with_sign_of(select(a > 1, large.high + low, small), x);
+        if constexpr (by_table<V>) {
+            // a small a is scaled, for the low part of its result may be too small
+            constexpr float limit = tanh_shrink_table.greatest[0];
+            V a = at_most(limit, magnitude(x)), scale = select(a < 0x1p-20f, splat<V>(0x1p60f), 1 - V{});
+            Parts<V> f = piecewise<tanh_shrink_table>(a), ratio = product(times(a, whole(a)), f);
+            V y = rounded_product(a * scale, ratio) * select(a < 0x1p-20f, splat<V>(0x1p-60f), 1 - V{});
+            return with_sign_of(select(magnitude(x) > limit, magnitude(x) - 1, y), x);
+        } else {
+            using C = TanhShrinkConstants<element<V>>;
+            V a = magnitude(x);
+            Parts<V> t = tanh_parts(a);
+            Parts<V> large = sum(whole(a), negative(t));
+            V low = select(large.low == large.low, large.low, V{}); // x = inf
+            V bounded = select(a > 1, 1 - V{}, a);
+            Parts<V> square = product(whole(bounded), bounded);
+            Parts<V> series = whole(polynomial(square.high, C::tail));
+            series = sum({splat<V>(C::head[1][0]), splat<V>(C::head[1][1])}, product(square, series));
+            series = sum({splat<V>(C::head[0][0]), splat<V>(C::head[0][1])}, product(square, series));
+            Parts<V> ratio = product(square, series);
+            V small = fma(bounded, ratio.high, bounded * ratio.low);
+            return with_sign_of(select(a > 1, large.high + low, small), x);
+        }
     }
     template <class V> static PYNN_INLINE V backward(V dy, V x) {
-        Parts<V> t = tanh_parts(magnitude(x));
-        return scaled(dy, t, t);
+        if constexpr (by_table<V>) {
+            V a = at_most(tanh_table.greatest[0], magnitude(x));
+            Parts<V> f = piecewise<tanh_table>(a), t = times(a, fast_two_sum(f.high, f.low));
+            return scaled(dy, t, t);
+        } else {
+            Parts<V> t = tanh_parts(magnitude(x));
+            return scaled(dy, t, t);
+        }
     }
 };
 
 struct softplus {
     template <class V> static PYNN_INLINE V forward(V x) {
-        // max(x, 0) + log(1 + e) with e = exp(-|x|), log(1 + e) = 2 atanh(e / (2 + e))
-        Exponential<V> e = exp_parts(-magnitude(x));
-        Parts<V> p = power(e);
-        Parts<V> denominator = fast_two_sum(2 - V{}, p.high);
-        denominator.low += p.low;
-        Parts<V> z = quotient(p, denominator);
-        V square = z.high * z.high;
-        V tail = fma(z.high * square, polynomial(square, AtanhConstants<element<V>>::tail), z.low);
-        V positive = select(x <= 0, V{}, x); // a NaN stays
-        Parts<V> sum = two_sum(positive, 2 * z.high * e.rest);
-        sum.low = select(sum.low == sum.low, sum.low, V{}); // x = inf
-        return sum.high + fma(2 * tail, e.rest, sum.low);
+        if constexpr (by_table<V>) {
+            auto e = short_exp(at_most(0, x));
+            V y = e.power.times(rounded_product(e.mantissa, one_sided<softplus_table>(x)));
+            return select(x > softplus_table.greatest[1], x, y);
+        } else {
+            // max(x, 0) + log(1 + e) with e = exp(-|x|), log(1 + e) = 2 atanh(e / (2 + e))
+            Exponential<V> e = exp_parts(-magnitude(x));
+            Parts<V> p = power(e);
+            Parts<V> denominator = fast_two_sum(2 - V{}, p.high);
+            denominator.low += p.low;
+            Parts<V> z = quotient(p, denominator);
+            V square = z.high * z.high;
+            V tail = fma(z.high * square, polynomial(square, AtanhConstants<element<V>>::tail), z.low);
+            V positive = select(x <= 0, V{}, x); // a NaN stays
+            Parts<V> sum = two_sum(positive, 2 * z.high * e.rest);
+            sum.low = select(sum.low == sum.low, sum.low, V{}); // x = inf
+            return sum.high + fma(2 * tail, e.rest, sum.low);
+        }
     }
     template <class V> static PYNN_INLINE V backward(V dy, V y) {
-        Parts<V> m = expm1_parts(select(y <= 0, V{}, -y)); // slope = sigmoid(x) = 1 - exp(-y)
-        return dy * ((0 - m.high) - m.low);
+        return dy * -rounded_expm1(select(y <= 0, V{}, -y)); // slope = sigmoid(x) = 1 - exp(-y)
     }
 };
 
@@ -439,9 +536,14 @@ struct soft_shrink {
 
 struct exponential {
     template <class V> static PYNN_INLINE V forward(V x) {
-        using C = ExpConstants<element<V>>;
-        Exponential<V> e = exp_parts<true>(select(x > C::greatest, splat<V>(C::greatest), x));
-        return rounded(power(e)) * e.rest;
+        if constexpr (by_table<V>) {
+            auto e = short_exp(at_most(EighthConstants::greatest, x));
+            return e.power.times(rounded(e.mantissa));
+        } else {
+            using C = ExpConstants<element<V>>;
+            Exponential<V> e = exp_parts<true>(select(x > C::greatest, splat<V>(C::greatest), x));
+            return rounded(power(e)) * e.rest;
+        }
     }
     template <class V> static PYNN_INLINE V backward(V dy, V y) { return dy * y; }
 };

@@ -30,13 +30,8 @@ template <> struct ExpConstants<double> {
 };
 
 template <class T> struct AtanhConstants;
-template <> struct AtanhConstants<float> {
-    // (atanh(z) - z) / z^3 in z^2 on 0 <= z <= 1/3, minimax, 2^-28
-    static constexpr float tail[] = {0x1.5555560000000p-2f, 0x1.9998cc0000000p-3f, 0x1.24ca860000000p-3f,
-                                     0x1.bc64980000000p-4f, 0x1.dc5c220000000p-4f};
-};
 template <> struct AtanhConstants<double> {
-    // the same, 2^-59
+    // (atanh(z) - z) / z^3 in z^2 on 0 <= z <= 1/3, minimax, 2^-59
     static constexpr double tail[] = {0x1.5555555555555p-2, 0x1.999999999993fp-3, 0x1.249249249a332p-3,
                                       0x1.c71c71be87e28p-4, 0x1.745d19a7a4c7ap-4, 0x1.3b134eaee1bb3p-4,
                                       0x1.111af5adf2d74p-4, 0x1.e09d38291e8f3p-5, 0x1.bc638c4d2d9efp-5,
@@ -45,13 +40,6 @@ template <> struct AtanhConstants<double> {
 
 // Phi(-a) exp(a^2 / 2) = u P(1 - 2 u) with u = K / (K + a), 0 <= a <= limit; P's first coefficients in two parts
 template <class T> struct NormalTailConstants;
-template <> struct NormalTailConstants<float> {
-    static constexpr float K = 3, limit = 16; // -a's slope is below 2^-180 there
-    static constexpr float head[][2] = {{0x1.f1b89cp-3f, 0x1.4e27b4p-30f}, {-0x1.5bb438p-3f, 0x1.1b762p-28f}};
-    static constexpr float tail[] = {0x1.3a0d02p-4f,  -0x1.021e22p-6f, -0x1.c91ab8p-9f,
-                                     0x1.30853cp-9f,  0x1.65f80cp-12f, -0x1.699366p-12f,
-                                     -0x1.5620ep-14f, 0x1.74cdp-15f,   0x1.365542p-16f};
-};
 template <> struct NormalTailConstants<double> {
     static constexpr double K = 4.5, limit = 39.5;
     static constexpr double head[][2] = {{0x1.5b5acd3b15fbbp-3, 0x1.3bc3249ea80e8p-57},
@@ -68,11 +56,6 @@ template <> struct NormalTailConstants<double> {
 
 // (x - tanh(x)) / x^3 in x^2 on 0 <= x <= 1, the first coefficients in two parts
 template <class T> struct TanhShrinkConstants;
-template <> struct TanhShrinkConstants<float> {
-    static constexpr float head[][2] = {{0x1.555556p-2f, -0x1.55c53p-27f}, {-0x1.11111p-3f, -0x1.730046p-28f}};
-    static constexpr float tail[] = {0x1.ba1b74p-5f,  -0x1.664aa2p-6f,  0x1.222fdcp-7f,  -0x1.d303fap-9f,
-                                     0x1.6b0434p-10f, -0x1.f51c6cp-12f, 0x1.019fbap-13f, -0x1.13ff9cp-16f};
-};
 template <> struct TanhShrinkConstants<double> {
     static constexpr double head[][2] = {{0x1.5555555555555p-2, 0x1.5547a2ac2c32ep-56},
                                          {-0x1.1111111111111p-3, 0x1.21530970f4d8dp-62}};

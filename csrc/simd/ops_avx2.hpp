@@ -10,6 +10,9 @@ PYNN_INLINE vec<float> fma(vec<float> a, vec<float> b, vec<float> c) { return _m
 PYNN_INLINE vec<double> fma(vec<double> a, vec<double> b, vec<double> c) { return _mm256_fmadd_pd(a, b, c); }
 PYNN_INLINE vec<float> sqrt(vec<float> v) { return _mm256_sqrt_ps(v); }
 PYNN_INLINE vec<double> sqrt(vec<double> v) { return _mm256_sqrt_pd(v); }
+// The greater (less) of both; b where they are equal or either is a NaN.
+PYNN_INLINE vec<float> maximum(vec<float> a, vec<float> b) { return _mm256_max_ps(a, b); }
+PYNN_INLINE vec<float> minimum(vec<float> a, vec<float> b) { return _mm256_min_ps(a, b); }
 // Products of the low 32 bits of each 64-bit lane.
 PYNN_INLINE vec<std::uint64_t> mul_low(vec<std::uint64_t> a, vec<std::uint64_t> b) {
     return (vec<std::uint64_t>)_mm256_mul_epu32((__m256i)a, (__m256i)b);
@@ -34,6 +37,38 @@ template <class V> PYNN_INLINE void store_first(element<V> *p, V v, std::size_t 
     else
         _mm256_maskstore_epi64(reinterpret_cast<long long *>(p), (__m256i)mask, (__m256i)v);
 }
+
+using Power = PowerInTwo;
+template <class V> PYNN_INLINE V look_up_eighth(const float (&table)[8], ints<V> i) {
+    return _mm256_permutevar8x32_ps(load<V>(table), (__m256i)i);
+}
+
+// A table by row: a vector each, transposed.
+struct Lookup : LookupByRow {
+    template <class V> PYNN_INLINE void find(ints<V> row, V (&columns)[table_columns]) const {
+        alignas(32) int at[width<float>];
+        store(at, static_cast<int>(table_columns) * (row & static_cast<int>(table_rows - 1)));
+        const float *first = rows[0];
+        vec<float> pairs[table_columns]; // halves of rows i and i + 4
+#pragma GCC unroll 4
+        for (std::size_t i = 0; i < 4; ++i) {
+            const float *low = first + at[i], *high = first + at[i + 4];
+            pairs[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_load_ps(low)), _mm_load_ps(high), 1);
+            pairs[i + 4] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_load_ps(low + 4)), _mm_load_ps(high + 4), 1);
+        }
+#pragma GCC unroll 2
+        for (std::size_t half = 0; half < table_columns; half += 4) {
+            const vec<float> a = _mm256_unpacklo_ps(pairs[half], pairs[half + 1]),
+                             b = _mm256_unpackhi_ps(pairs[half], pairs[half + 1]),
+                             c = _mm256_unpacklo_ps(pairs[half + 2], pairs[half + 3]),
+                             d = _mm256_unpackhi_ps(pairs[half + 2], pairs[half + 3]);
+            columns[half] = _mm256_shuffle_ps(a, c, 0x44);
+            columns[half + 1] = _mm256_shuffle_ps(a, c, 0xee);
+            columns[half + 2] = _mm256_shuffle_ps(b, d, 0x44);
+            columns[half + 3] = _mm256_shuffle_ps(b, d, 0xee);
+        }
+    }
+};
 
 template <class T> struct Tile;
 template <> struct Tile<float> {

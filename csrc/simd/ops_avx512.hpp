@@ -11,6 +11,9 @@ PYNN_INLINE vec<float> fma(vec<float> a, vec<float> b, vec<float> c) { return _m
 PYNN_INLINE vec<double> fma(vec<double> a, vec<double> b, vec<double> c) { return _mm512_fmadd_pd(a, b, c); }
 PYNN_INLINE vec<float> sqrt(vec<float> v) { return _mm512_maskz_sqrt_ps(0xffff, v); }
 PYNN_INLINE vec<double> sqrt(vec<double> v) { return _mm512_maskz_sqrt_pd(0xff, v); }
+// The greater (less) of both; b where they are equal or either is a NaN.
+PYNN_INLINE vec<float> maximum(vec<float> a, vec<float> b) { return _mm512_maskz_max_ps(0xffff, a, b); }
+PYNN_INLINE vec<float> minimum(vec<float> a, vec<float> b) { return _mm512_maskz_min_ps(0xffff, a, b); }
 // Products of the low 32 bits of each 64-bit lane.
 PYNN_INLINE vec<std::uint64_t> mul_low(vec<std::uint64_t> a, vec<std::uint64_t> b) {
     return (vec<std::uint64_t>)_mm512_maskz_mul_epu32(0xff, (__m512i)a, (__m512i)b);
@@ -33,6 +36,42 @@ template <class V> PYNN_INLINE void store_first(element<V> *p, V v, std::size_t 
     else
         _mm512_mask_storeu_epi64(p, static_cast<__mmask8>(mask), (__m512i)v);
 }
+
+// 2^floor(n / 8) for integers -1616 <= n <= 1024 that z = power_round + n holds
+struct Power {
+    vec<float> exponent; // the instruction rounds it down
+
+    PYNN_INLINE static Power from(vec<float> z) { return {(z - power_round) * 0.125f}; }
+    PYNN_INLINE static Power one() { return {vec<float>{}}; }
+    PYNN_INLINE vec<float> times(vec<float> v) const { return _mm512_maskz_scalef_ps(0xffff, v, exponent); }
+    // first(v) 2^floor(floor(n / 8) / 2), second(first(v)) = times(v) where nothing is rounded between
+    PYNN_INLINE vec<float> first(vec<float> v) const { return _mm512_maskz_scalef_ps(0xffff, v, half()); }
+    PYNN_INLINE vec<float> second(vec<float> v) const {
+        return _mm512_maskz_scalef_ps(0xffff, v, _mm512_maskz_roundscale_ps(0xffff, exponent, 9) - half());
+    }
+
+  private:
+    PYNN_INLINE vec<float> half() const {
+        return _mm512_maskz_roundscale_ps(0xffff, _mm512_maskz_roundscale_ps(0xffff, exponent, 9) * 0.5f, 9);
+    }
+};
+template <class I> PYNN_INLINE Power select(I mask, Power a, Power b) { return {select(mask, a.exponent, b.exponent)}; }
+template <class V> PYNN_INLINE V look_up_eighth(const float (&table)[8], ints<V> i) {
+    const V both = _mm512_maskz_broadcast_f32x8(0xffff, _mm256_loadu_ps(table));
+    return _mm512_maskz_permutexvar_ps(0xffff, (__m512i)i, both);
+}
+
+// A table by column: two vectors each.
+struct Lookup {
+    alignas(64) float columns[table_columns][table_rows];
+
+    constexpr void set(std::size_t row, std::size_t column, float value) { columns[column][row] = value; }
+    template <class V> PYNN_INLINE void find(ints<V> row, V (&found)[table_columns]) const {
+#pragma GCC unroll 8
+        for (std::size_t j = 0; j < table_columns; ++j)
+            found[j] = _mm512_permutex2var_ps(load<V>(columns[j]), (__m512i)row, load<V>(columns[j] + width<float>));
+    }
+};
 
 template <class T> struct Tile;
 template <> struct Tile<float> {

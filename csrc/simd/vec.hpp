@@ -7,6 +7,8 @@
 #include <type_traits>
 #include <utility>
 
+#include "tables.hpp"
+
 #define PYNN_INLINE inline __attribute__((always_inline))
 
 namespace pynn::PYNN_ISA {
@@ -83,9 +85,44 @@ template <class V> constexpr ints<V> sign_bits() {
     return static_cast<I>(std::uint64_t(1) << (8 * sizeof(I) - 1)) - ints<V>{};
 }
 template <class V> PYNN_INLINE V magnitude(V v) { return as<V>(bits(v) & ~sign_bits<V>()); }
+template <class V> PYNN_INLINE V negative_magnitude(V v) { return as<V>(bits(v) | sign_bits<V>()); }
 template <class V> PYNN_INLINE V with_sign_of(V v, V sign) { return as<V>(bits(v) | (bits(sign) & sign_bits<V>())); }
 // x where it is a NaN; else y
 template <class V> PYNN_INLINE V keep_nan(V x, V y) { return select(x != x, x, y); }
+
+// 2^floor(n / 8) for integers -1616 <= n <= 1024 that z = power_round + n holds, in two factors: 2^floor(floor(n / 8) / 2)
+// and the rest. times() rounds once where neither |v| nor its product with the first factor is subnormal or infinite.
+constexpr float power_round = 0x1.8p+23f;
+struct PowerInTwo {
+    vec<float> factors[2];
+
+    PYNN_INLINE static PowerInTwo from(vec<float> z) {
+        ints<vec<float>> n = (bits(z) - static_cast<std::int32_t>(__builtin_bit_cast(std::uint32_t, power_round))) >> 3;
+        ints<vec<float>> half = n >> 1;
+        return {{as<vec<float>>((half + 127) << 23), as<vec<float>>((n - half + 127) << 23)}};
+    }
+    PYNN_INLINE static PowerInTwo one() { return {{1 - vec<float>{}, 1 - vec<float>{}}}; }
+    PYNN_INLINE vec<float> first(vec<float> v) const { return v * factors[0]; }
+    PYNN_INLINE vec<float> second(vec<float> v) const { return v * factors[1]; }
+    PYNN_INLINE vec<float> times(vec<float> v) const { return second(first(v)); }
+};
+template <class I> PYNN_INLINE PowerInTwo select(I mask, PowerInTwo a, PowerInTwo b) {
+    return {{select(mask, a.factors[0], b.factors[0]), select(mask, a.factors[1], b.factors[1])}};
+}
+
+// A table by row, read lane by lane.
+struct LookupByRow {
+    alignas(16) float rows[table_rows][table_columns];
+
+    constexpr void set(std::size_t row, std::size_t column, float value) { rows[row][column] = value; }
+    template <class V> PYNN_INLINE void find(ints<V> row, V (&columns)[table_columns]) const {
+        float found[table_columns][width<float>];
+        for (std::size_t i = 0; i < width<float>; ++i)
+            for (std::size_t j = 0; j < table_columns; ++j)
+                found[j][i] = rows[static_cast<std::size_t>(row[i]) % table_rows][j];
+        for (std::size_t j = 0; j < table_columns; ++j) columns[j] = load<V>(found[j]);
+    }
+};
 
 // Loads and stores of the first n lanes by way of a buffer, for instruction sets without masks.
 template <class V> PYNN_INLINE V load_first_buffered(const element<V> *p, std::size_t n, element<V> rest) {

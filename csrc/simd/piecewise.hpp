@@ -1,0 +1,137 @@
+// float32 functions from tables of polynomials (csrc/tables.hpp) and a short exponential, a few operations each.
+// Results come as a high and a low part, so that what is built from them is rounded once. These parts are loose: the
+// low one, an eighth of the high one or less, is the rest of the value but not of a rounded one.
+#pragma once
+
+#include "simd/math.hpp"
+#include "tables.hpp"
+
+namespace pynn::PYNN_ISA {
+namespace {
+
+// float32 goes by the tables, float64 by the formulas of math.hpp.
+template <class V> constexpr bool by_table = sizeof(element<V>) == 4;
+
+// x, but no greater (less) than the bound; a NaN stays.
+template <class V> PYNN_INLINE V at_most(element<V> bound, V x) { return minimum(splat<V>(bound), x); }
+template <class V> PYNN_INLINE V at_least(element<V> bound, V x) { return maximum(splat<V>(bound), x); }
+
+template <int Bits> constexpr int first_row(int offset) {
+    return static_cast<int>((__builtin_bit_cast(std::uint32_t, static_cast<float>(offset)) >> (23 - Bits)) %
+                            table_rows);
+}
+// A table with each row where its number, modulo 32, says.
+template <const Table &table> constexpr Lookup lookup_of() {
+    Lookup lookup{};
+    for (std::size_t i = 0; i < table_rows; ++i)
+        for (std::size_t j = 0; j < table_columns; ++j)
+            lookup.set((first_row<table.bits>(table.offset) + i) % table_rows, j, table.rows[i][j]);
+    return lookup;
+}
+template <const Table &table> constexpr Lookup lookup = lookup_of<table>();
+
+// The table's function of a, 0 <= a <= greatest; its second function where the mask is on.
+template <const Table &table, class V> PYNN_INLINE Parts<V> piecewise(V a, ints<V> second = ints<V>{}) {
+    constexpr int shift = 23 - table.bits;
+    constexpr std::int32_t half = 1 << (shift - 1);
+    V w = a + static_cast<float>(table.offset);
+    ints<V> row = bits(w) >> shift;
+    if constexpr (table.second > 0) row += second & table.second;
+    V centre = as<V>((bits(w) & ~(2 * half - 1)) | half) - static_cast<float>(table.offset);
+    V d = a - centre;
+    V c[table_columns];
+    lookup<table>.find(row, c);
+    V p = c[table_columns - 1];
+#pragma GCC unroll 8
+    for (std::size_t i = table_columns - 2; i > 0; --i) p = fma(p, d, c[i]);
+    return {c[0], p};
+}
+
+// e^t = power * (mantissa.high + mantissa.low), about 1 <= mantissa < 2
+template <class V> struct ShortExponential {
+    Parts<V> mantissa;
+    Power power;
+};
+
+struct EighthConstants {
+    static constexpr float per_unit = 0x1.715476p+3f, round = power_round; // 8 log2(e)
+    static constexpr float high = 0x1.62e43p-4f, low = -0x1.05c61p-32f;    // ln(2) / 8
+    static constexpr float least = -140.0f, greatest = 89.0f;              // 2^-202, 2^128.4
+    static constexpr float tail[] = {0x1p-1f, 0x1.555b9cp-3f,
+                                     0x1.555984p-5f}; // (e^r - 1 - r) / r^2, |r| <= ln(2) / 16; 2^-31 of e^r
+};
+
+// 2^(i / 8) in two parts
+inline constexpr float eighths_high[8] = {0x1p+0f,        0x1.172b84p+0f, 0x1.306fep+0f,  0x1.4bfdaep+0f,
+                                          0x1.6a09e6p+0f, 0x1.8ace54p+0f, 0x1.ae89fap+0f, 0x1.d5818ep+0f};
+inline constexpr float eighths_low[8] = {0,
+                                         -0x1.c15742p-27f,
+                                         0x1.4636e2p-25f,
+                                         -0x1.593abcp-25f,
+                                         0x1.9fcef4p-26f,
+                                         0x1.15506ep-27f,
+                                         -0x1.a94b14p-26f,
+                                         -0x1.822dbcp-27f};
+
+// t is taken as at least -140 and must not be above 89; tail is the rest of t.
+template <class V, class... Tail> PYNN_INLINE ShortExponential<V> short_exp(V t, Tail... tail) {
+    using C = EighthConstants;
+    t = at_least(C::least, t);
+    V z = fma(t, splat<V>(C::per_unit), splat<V>(C::round));
+    V n = z - C::round;
+    V r = fma(n, splat<V>(-C::low), (fma(n, splat<V>(-C::high), t) + ... + tail));
+    V p = fma(r * r, polynomial(r, C::tail), r);
+    V high = look_up_eighth<V>(eighths_high, bits(z));
+    return {{high, fma(high, p, look_up_eighth<V>(eighths_low, bits(z)))}, Power::from(z)};
+}
+template <class V> PYNN_INLINE ShortExponential<V> or_one(V x, ShortExponential<V> e) { // where x >= 0
+    return {select(x < 0, e.mantissa, whole(1 - V{})), select(x < 0, e.power, Power::one())};
+}
+
+// 1 / (1 + e), for e <= 1; its parts are not loose
+template <class V> PYNN_INLINE Parts<V> reciprocal_of_one_plus(ShortExponential<V> e) {
+    Parts<V> d = fast_two_sum(1 - V{}, e.power.times(rounded(e.mantissa)));
+    V r = 1 / d.high;
+    return {r, r * fma(-d.low, r, fma(-d.high, r, 1 - V{}))};
+}
+
+// The table's function of |x|, of two: for x <= 0 and for x > 0; not loose
+template <const Table &table, class V> PYNN_INLINE Parts<V> one_sided(V x) {
+    V bounded = at_least(-table.greatest[0], at_most(table.greatest[1], x));
+    Parts<V> f = piecewise<table>(magnitude(bounded), ints<V>(x > 0));
+    return fast_two_sum(f.high, f.low);
+}
+
+// a b, rounded once; a may be infinite and loose
+template <class V> PYNN_INLINE V rounded_product(Parts<V> a, Parts<V> b) {
+    return fma(a.high, b.high, fma(a.high, b.low, a.low * b.high));
+}
+template <class V> PYNN_INLINE V rounded_product(V a, Parts<V> b) { return fma(a, b.high, a * b.low); }
+// x a as parts
+template <class V> PYNN_INLINE Parts<V> times(V x, Parts<V> a) {
+    V p = x * a.high;
+    return {p, fma(x, a.low, fma(x, a.high, -p))};
+}
+// dy s power, s and half of the power first: neither does dy s overflow nor s lose bits
+template <class V> PYNN_INLINE V times_slope(V dy, V s, Power power) { return power.second(dy * power.first(s)); }
+
+// scale * (e^t - 1) for t <= 0, rounded once
+template <class V> PYNN_INLINE V scaled_expm1(Parts<V> scale, V t) {
+    if constexpr (by_table<V>) {
+        V bounded = at_least(-expm1_table.greatest[0], t);
+        return rounded_product(piecewise<expm1_table>(-bounded), times(bounded, scale));
+    } else {
+        return rounded(product(scale, expm1_parts(t)));
+    }
+}
+template <class V> PYNN_INLINE V rounded_expm1(V t) {
+    if constexpr (by_table<V>) {
+        V bounded = at_least(-expm1_table.greatest[0], t);
+        return rounded_product(bounded, piecewise<expm1_table>(-bounded));
+    } else {
+        return rounded(expm1_parts(t));
+    }
+}
+
+} // namespace
+} // namespace pynn::PYNN_ISA

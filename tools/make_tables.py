@@ -1,0 +1,195 @@
+"""Makes csrc/tables.hpp: the piecewise polynomials of the float32 activations, by Remez' exchange in mpmath.
+
+A row serves a in [low, low + width) with a + offset in one of 2**bits parts of an octave, and holds the polynomial's
+coefficients in d = a - centre, the first in two parts. `python tools/make_tables.py > csrc/tables.hpp`
+"""
+
+import sys
+from typing import NamedTuple
+
+import mpmath as mp
+import numpy as np
+
+mp.mp.dps = 50
+DEGREE, ROWS = 6, 32
+
+
+class Table(NamedTuple):
+    """Of up to two functions: the second, if there is one, is for x > 0."""
+
+    name: str
+    formula: str
+    offset: int
+    bits: int  # parts of an octave, log2
+    functions: tuple  # (f, greatest a)
+
+
+def sigmoid(a):
+    return 1 / (1 + mp.exp(-a))
+
+
+def normal_tail(a):
+    """Phi(-a) exp(a^2 / 2)"""
+    return mp.erfc(a / mp.sqrt(2)) / 2 * mp.exp(a * a / 2)
+
+
+def mish_gate(x):
+    return mp.tanh(mp.log1p(mp.exp(x)))
+
+
+def mish_slope(x):
+    return mish_gate(x) + x * sigmoid(x) * mp.sech(mp.log1p(mp.exp(x))) ** 2
+
+
+def or_limit(f, limit):
+    """f, and its value for a = 0, where the formula says 0 / 0."""
+    return lambda a: f(a) if a else mp.mpf(limit)
+
+
+TABLES = [
+    Table("tanh_table", "tanh(a) / a", 1, 3, ((or_limit(lambda a: mp.tanh(a) / a, 1), 10),)),
+    Table(
+        "tanh_shrink_table",
+        "(a - tanh(a)) / a^3",
+        1,
+        3,
+        ((or_limit(lambda a: (a - mp.tanh(a)) / a**3, mp.mpf(1) / 3), 10),),
+    ),
+    Table("expm1_table", "(1 - e^-a) / a", 2, 3, ((or_limit(lambda a: -mp.expm1(-a) / a, 1), 20),)),
+    Table(
+        "gelu_table",
+        "Phi(-a) e^(a^2 / 2); Phi(a)",
+        4,
+        3,
+        ((normal_tail, 16), (mp.ncdf, 6)),
+    ),
+    Table(
+        "normal_tail_table",
+        "Phi(-a) e^(a^2 / 2)",
+        2,
+        3,
+        ((normal_tail, 16),),
+    ),
+    Table(
+        "mish_table",
+        "mish(-a) / -a, times e^a; mish(a) / a",
+        1,
+        2,
+        ((lambda a: mish_gate(-a) * mp.exp(a), 22), (mish_gate, 10.5)),
+    ),
+    Table(
+        "mish_slope_table",
+        "the slope at -a, times e^a, plus a; the slope at a",
+        1,
+        2,
+        ((lambda a: mish_slope(-a) * mp.exp(a) + a, 22), (mish_slope, 10.5)),
+    ),
+    Table(
+        "softplus_table",
+        "softplus(-a) e^a; softplus(a)",
+        2,
+        2,
+        ((lambda a: mp.log1p(mp.exp(-a)) * mp.exp(a), 22), (lambda a: a + mp.log1p(mp.exp(-a)), 22)),
+    ),
+]
+
+
+def intervals(table, greatest):
+    """(low, width) of the rows up to a = greatest."""
+    w = mp.mpf(table.offset)
+    while w - table.offset <= greatest:
+        width = mp.mpf(2) ** (mp.floor(mp.log(w, 2)) - table.bits)
+        yield w - table.offset, width
+        w += width
+
+
+def minimax(f, centre, half, fixed):
+    """Coefficients beyond those fixed, of f(centre + d) for |d| <= half, least greatest relative error."""
+    n = DEGREE + 1 - len(fixed)
+    points = [half * mp.cos(mp.pi * (2 * i + 1) / (2 * n + 2)) for i in range(n + 1)]
+    grid = [half * mp.cos(mp.pi * i / 60) for i in range(61)]
+    values = {d: f(centre + d) for d in grid}
+    for _ in range(4):
+        a, b = mp.matrix(n + 1, n + 1), mp.matrix(n + 1, 1)
+        for i, d in enumerate(points):
+            v = values.get(d) or f(centre + d)
+            for j in range(n):
+                a[i, j] = d ** (j + len(fixed))
+            a[i, n] = (-1) ** i * abs(v)
+            b[i] = v - mp.polyval(fixed[::-1], d) if fixed else v
+        solved = list(mp.lu_solve(a, b))[:n]
+        coefficients = fixed + solved
+        error = [(mp.polyval(coefficients[::-1], d) - values[d]) / abs(values[d]) for d in grid]
+        # the greatest error of each run of one sign
+        runs, extremes = [], []
+        for d, e in zip(grid, error):
+            if runs and (e > 0) == (runs[-1][-1][1] > 0):
+                runs[-1].append((d, e))
+            else:
+                runs.append([(d, e)])
+        extremes = [max(run, key=lambda p: abs(p[1]))[0] for run in runs]
+        if len(extremes) != n + 1:
+            break
+        points = extremes
+    return coefficients, max(map(abs, error))
+
+
+def row(f, low, width):
+    centre, half = low + width / 2, width / 2
+    fixed = []
+    for _ in range(2):  # c1, then the rest with c1 as float32 has it; c0 has two parts
+        coefficients, _ = minimax(f, centre, half, fixed)
+        c0 = np.float32(coefficients[0])
+        c0_low = np.float32(coefficients[0] - mp.mpf(float(c0)))
+        fixed = [mp.mpf(float(c0)) + mp.mpf(float(c0_low)), mp.mpf(float(np.float32(coefficients[1])))]
+    coefficients, _ = minimax(f, centre, half, fixed)
+    stored = [mp.mpf(float(np.float32(c))) for c in coefficients[1:]]
+    ds = [half * mp.mpf(i) / 20 for i in range(-20, 21)]
+    error = max(
+        abs(mp.polyval(stored[::-1], d) * d + fixed[0] - f(centre + d)) / abs(f(centre + d)) for d in ds
+    )
+    return [c0, c0_low, *map(np.float32, coefficients[1:])], error
+
+
+def literal(x):
+    if x == 0:
+        return "0"
+    text = float(x).hex()
+    mantissa, exponent = text.split("p")
+    return f"{mantissa.rstrip('0').rstrip('.')}p{exponent}f"
+
+
+def main():
+    print(
+        "// Piecewise polynomials of float32 functions, by row: an interval of a, the coefficients of d = a - its centre, the\n"
+        "// constant one in two parts. Made by tools/make_tables.py; errors are relative.\n"
+        "#pragma once\n\n#include <cstddef>\n\nnamespace pynn {\n\n"
+        f"inline constexpr std::size_t table_rows = {ROWS}, table_columns = {DEGREE + 2};\n\n"
+        "struct Table {\n"
+        "    int offset, bits;     // row: of a + offset, its exponent and so many bits of its mantissa\n"
+        "    int second;           // the first row for x > 0, where it differs\n"
+        "    float greatest[2];    // the greatest a of both\n"
+        "    float rows[table_rows][table_columns];\n"
+        "};\n"
+    )
+    for table in TABLES:
+        rows, starts, worst = [], [], mp.mpf(0)
+        for f, greatest in table.functions:
+            starts.append(len(rows))
+            for low, width in intervals(table, greatest):
+                coefficients, error = row(f, low, width)
+                rows.append(coefficients)
+                worst = max(worst, error)
+        assert len(rows) <= ROWS, (table.name, len(rows))
+        print(f"{table.name}: {len(rows)} rows, 2^{float(mp.log(worst, 2)):.1f}", file=sys.stderr)
+        greatest = [float(g) for _, g in table.functions]
+        print(f"// {table.formula}; 2^{float(mp.log(worst, 2)):.1f}")
+        print(f"inline constexpr Table {table.name} = {{")
+        print(f"    {table.offset}, {table.bits}, {starts[-1]}, {{{greatest[0]:g}, {greatest[-1]:g}}},\n    {{")
+        for r in rows:
+            print(f"        {{{', '.join(map(literal, r))}}},")
+        print("    },\n};\n")
+    print("} // namespace pynn")
+
+
+main()
