@@ -21,12 +21,22 @@ template <class T> constexpr std::size_t panel_padded(std::size_t columns) {
     return columns >= panel_columns<T> ? panel_columns<T> : (columns + width<T> - 1) / width<T> * width<T>;
 }
 
+// Memory that will be read soon: rows of so many cache lines. A tile asks for some rows now and then, as it goes.
+struct Ahead {
+    const char *row = nullptr;
+    std::ptrdiff_t stride = 0; // bytes
+    std::size_t lines = 0, rows_at_once = 0;
+};
+constexpr std::size_t ahead_interval = 16; // of k, from one asking to the next
+
 template <class T> struct TileWork {
+    Ahead ahead;
     std::size_t depth; // at most affine_chunk
     const T *a;
     std::ptrdiff_t a_stride; // of rows, or of columns where rows have unit stride
     const T *b;
     std::ptrdiff_t b_stride;
+    T *panel; // where a packing tile lays out what it reads of b, for the tiles below it
     T *c;
     std::ptrdiff_t c_row;
     const T *bias;     // nullptr before the last chunk
@@ -36,7 +46,8 @@ template <class T> struct TileWork {
 };
 
 // Transposed: a has unit stride along its rows; otherwise along its columns.
-template <class T, std::size_t Rows, std::size_t Vectors, bool Transposed> void tile(const TileWork<T> &work) {
+template <class T, std::size_t Rows, std::size_t Vectors, bool Transposed, bool Packing = false>
+void tile(const TileWork<T> &work) {
     using V = vec<T>;
     V sum[Rows][Vectors];
 #pragma GCC unroll 16
@@ -46,29 +57,42 @@ template <class T, std::size_t Rows, std::size_t Vectors, bool Transposed> void 
     // Rows are addressed from every third one, so that the pointers stay in registers.
     constexpr std::size_t pointers = (Rows + 2) / 3;
     const T *a[pointers], *b = work.b;
+    T *panel = work.panel;
     const std::ptrdiff_t a_stride = work.a_stride, b_stride = work.b_stride;
     const std::ptrdiff_t last = static_cast<std::ptrdiff_t>((Vectors - 1) * width<T> - work.shift);
     for (std::size_t i = 0; i < Rows; ++i) __builtin_prefetch(work.c + static_cast<std::ptrdiff_t>(i) * work.c_row, 1);
     for (std::size_t p = 0; p < pointers; ++p)
         a[p] = work.a + static_cast<std::ptrdiff_t>(3 * p) * (Transposed ? 1 : a_stride);
-    for (std::size_t k = work.depth; k > 0; --k) {
-        V column[Vectors];
+    Ahead ahead = work.ahead;
+    for (std::size_t left = work.depth; left > 0;) {
+        for (std::size_t r = 0; r < ahead.rows_at_once; ++r, ahead.row += ahead.stride)
+            for (std::size_t j = 0; j < ahead.lines; ++j) __builtin_prefetch(ahead.row + 64 * j, 0, 2);
+        const std::size_t now = left < ahead_interval ? left : ahead_interval;
+        left -= now;
+        for (std::size_t k = now; k > 0; --k) {
+            V column[Vectors];
 #pragma GCC unroll 8
-        for (std::size_t j = 0; j + 1 < Vectors; ++j) column[j] = load<V>(b + j * width<T>);
-        column[Vectors - 1] = load<V>(b + last);
-        if constexpr (Vectors > Tile<T>::vectors) // few rows wait for memory, and b's rows may lie pages apart
+            for (std::size_t j = 0; j + 1 < Vectors; ++j) column[j] = load<V>(b + j * width<T>);
+            column[Vectors - 1] = load<V>(b + last);
+            if constexpr (Packing) {
+#pragma GCC unroll 8
+                for (std::size_t j = 0; j < Vectors; ++j) store(panel + j * width<T>, column[j]);
+                panel += Vectors * width<T>;
+            }
+            if constexpr (Vectors > Tile<T>::vectors) // few rows wait for memory, and b's rows may lie pages apart
 #pragma GCC unroll 4
-            for (std::size_t j = 0; j < Vectors; j += 64 / sizeof(V))
-                __builtin_prefetch(b + 16 * b_stride + j * width<T>);
+                for (std::size_t j = 0; j < Vectors; j += 64 / sizeof(V))
+                    __builtin_prefetch(b + 16 * b_stride + j * width<T>);
 #pragma GCC unroll 16
-        for (std::size_t i = 0; i < Rows; ++i) {
-            V x = splat<V>(a[i / 3][static_cast<std::ptrdiff_t>(i % 3) * (Transposed ? 1 : a_stride)]);
+            for (std::size_t i = 0; i < Rows; ++i) {
+                V x = splat<V>(a[i / 3][static_cast<std::ptrdiff_t>(i % 3) * (Transposed ? 1 : a_stride)]);
 #pragma GCC unroll 8
-            for (std::size_t j = 0; j < Vectors; ++j) sum[i][j] = fma(x, column[j], sum[i][j]);
-        }
+                for (std::size_t j = 0; j < Vectors; ++j) sum[i][j] = fma(x, column[j], sum[i][j]);
+            }
 #pragma GCC unroll 5
-        for (std::size_t p = 0; p < pointers; ++p) a[p] += Transposed ? a_stride : 1;
-        b += b_stride;
+            for (std::size_t p = 0; p < pointers; ++p) a[p] += Transposed ? a_stride : 1;
+            b += b_stride;
+        }
     }
     const bool first = work.first, biased = work.bias != nullptr;
 #pragma GCC unroll 8
@@ -109,9 +133,13 @@ template <class T> constexpr std::size_t vectors_of_tile(std::size_t rows) {
 }
 
 template <class T> struct Tiles {
-    TileFunction<T> of[Tile<T>::rows][most_vectors][2];
+    TileFunction<T> of[Tile<T>::rows][most_vectors][2], packing[Tile<T>::rows][2];
 
     template <std::size_t Row, std::size_t Vectors> constexpr void add() {
+        if constexpr (Vectors == Tile<T>::vectors) {
+            packing[Row - 1][0] = tile<T, Row, Vectors, false, true>;
+            packing[Row - 1][1] = tile<T, Row, Vectors, true, true>;
+        }
         of[Row - 1][Vectors - 1][0] = tile<T, Row, Vectors, false>;
         if constexpr (Vectors <= Tile<T>::vectors) of[Row - 1][Vectors - 1][1] = tile<T, Row, Vectors, true>;
         if constexpr (Vectors > 1)
@@ -119,7 +147,7 @@ template <class T> struct Tiles {
         else if constexpr (Row > 1)
             add<Row - 1, vectors_of_tile<T>(Row - 1)>();
     }
-    constexpr Tiles() : of{} { add<Tile<T>::rows, vectors_of_tile<T>(Tile<T>::rows)>(); }
+    constexpr Tiles() : of{}, packing{} { add<Tile<T>::rows, vectors_of_tile<T>(Tile<T>::rows)>(); }
 };
 template <class T> constexpr Tiles<T> tiles{};
 
@@ -171,11 +199,10 @@ void transpose_copy(const T *from, std::ptrdiff_t from_row, std::size_t rows, st
     }
 }
 
-// The same as pack_by_row where b_row is 1; panels begin `stride` elements apart.
+// The same as pack_by_row where b_row is 1.
 template <class T>
-void pack_by_column(const T *b, std::ptrdiff_t b_column, std::size_t depth, std::size_t columns, T *packed,
-                    std::size_t stride) {
-    for (std::size_t panel = 0; panel < columns; panel += panel_columns<T>, packed += stride) {
+void pack_by_column(const T *b, std::ptrdiff_t b_column, std::size_t depth, std::size_t columns, T *packed) {
+    for (std::size_t panel = 0; panel < columns; panel += panel_columns<T>, packed += panel_columns<T> * depth) {
         const std::size_t present = columns - panel < panel_columns<T> ? columns - panel : panel_columns<T>;
         transpose_copy(b + static_cast<std::ptrdiff_t>(panel) * b_column, b_column, present, depth, packed,
                        static_cast<std::ptrdiff_t>(panel_padded<T>(present)));
@@ -219,54 +246,11 @@ void pack_panels(const T *b, std::ptrdiff_t b_row, std::ptrdiff_t b_column, std:
     if (b_column == 1)
         pack_by_row(b, b_row, depth, columns, packed);
     else
-        pack_by_column(b, b_column, depth, columns, packed, panel_columns<T> * depth);
+        pack_by_column(b, b_column, depth, columns, packed);
 }
 
-// In the workspace panels lie a cache line more than their size apart, else their rows would share sets of the cache.
-template <class T> constexpr std::size_t workspace_panel = panel_columns<T> * affine_chunk + 64 / sizeof(T);
-template <class T> constexpr std::size_t workspace_size = 2 * (block_columns<T> / panel_columns<T>)*workspace_panel<T>;
-
-// Packs a chunk of b into panels of the workspace, some rows at a step, so that it can go on between micro-tiles: the rows
-// after those are on their way from memory while the fma units are busy.
-template <class T> class ChunkPacker {
-  public:
-    ChunkPacker(const T *b, std::ptrdiff_t b_row, std::size_t depth, std::size_t columns, T *packed, std::size_t steps)
-        : from_(b), b_row_(b_row), columns_(columns), left_(depth), each_((depth + steps - 1) / steps), to_(packed) {
-        for (std::size_t k = 0; k < ahead && k < depth; ++k) prefetch(from_ + static_cast<std::ptrdiff_t>(k) * b_row);
-    }
-
-    PYNN_INLINE void step() {
-        constexpr std::size_t panel = panel_columns<T>;
-        for (std::size_t i = 0; i < each_ && left_ > 0; ++i, --left_, ++k_, from_ += b_row_) {
-            if (left_ > ahead) prefetch(from_ + static_cast<std::ptrdiff_t>(ahead) * b_row_);
-            T *to = to_;
-            std::size_t column = 0;
-            for (; column + panel <= columns_; column += panel, to += workspace_panel<T>)
-#pragma GCC unroll 8
-                for (std::size_t j = 0; j < panel; j += width<T>)
-                    store(to + k_ * panel + j, load<vec<T>>(from_ + column + j));
-            const std::size_t rest = columns_ - column;
-            to += k_ * panel_padded<T>(rest);
-            for (std::size_t j = 0; j < rest; j += width<T>)
-                store(to + j, j + width<T> <= rest ? load<vec<T>>(from_ + column + j)
-                                                   : load_first<vec<T>>(from_ + column + j, rest - j, T(0)));
-        }
-    }
-    void finish() {
-        while (left_ > 0) step();
-    }
-
-  private:
-    static constexpr std::size_t ahead = 6; // rows
-    void prefetch(const T *row) const {
-        for (std::size_t j = 0; j < columns_; j += 64 / sizeof(T)) __builtin_prefetch(row + j);
-    }
-
-    const T *from_;
-    std::ptrdiff_t b_row_;
-    std::size_t columns_, left_, each_, k_ = 0;
-    T *to_;
-};
+// A chunk of one panel of b.
+template <class T> constexpr std::size_t workspace_size = panel_columns<T> * affine_chunk;
 
 // One or two rows of a times a b read in place, whole rows of which go by as memory likes it: the sums of a strip of
 // columns stay in the first-level cache, and Depth terms are added to each at a time.
@@ -387,21 +371,32 @@ template <class T> void product_block(const ProductBlock<T> &block) {
         return;
     }
     const bool transposed = block.a_column != 1 || block.packed_a != nullptr;
+    const std::size_t row_tiles = (block.rows + Tile<T>::rows - 1) / Tile<T>::rows;
     // Where a whole vector would read past the row, and before it too, b is packed as well.
     const bool pack = block.packed == nullptr && (block.pack || block.columns < width<T>);
     const bool in_panels = pack || block.packed != nullptr;
     const std::size_t vectors_fit =
         !in_panels && !transposed && block.rows < Tile<T>::rows ? vectors_of_tile<T>(block.rows) : Tile<T>::vectors;
     const std::size_t panel = vectors_fit * width<T>;
-    const std::size_t row_tiles = (block.rows + Tile<T>::rows - 1) / Tile<T>::rows;
-    const std::size_t steps = (block.columns + panel - 1) / panel * row_tiles;
-    auto chunk_of = [&](std::size_t start) { // its packing into one half of the workspace
-        const std::size_t left = block.depth - start, half = start / affine_chunk % 2 * (workspace_size<T> / 2);
-        return ChunkPacker<T>(block.b + static_cast<std::ptrdiff_t>(start) * block.b_row, block.b_row,
-                              left < affine_chunk ? left : affine_chunk, block.columns, block.workspace + half, steps);
+    // What the tiles of a panel ask for: the next panel, whose place in b is this.
+    auto ahead_of = [&](std::size_t start, std::size_t column, std::size_t depth) -> Ahead {
+        if (!in_panels || start >= block.depth) return {};
+        const std::size_t left = block.depth - start,
+                          times = row_tiles * ((depth + ahead_interval - 1) / ahead_interval);
+        const std::size_t k = left < affine_chunk ? left : affine_chunk;
+        const std::size_t columns = block.columns - column < panel ? block.columns - column : panel;
+        const bool by_column = block.packed == nullptr && block.b_column != 1;
+        const std::size_t rows = by_column ? columns : k;
+        const std::ptrdiff_t i = static_cast<std::ptrdiff_t>(start), j = static_cast<std::ptrdiff_t>(column);
+        const T *from = block.packed == nullptr
+                            ? block.b + i * block.b_row + j * block.b_column
+                            : block.packed + column * block.depth + start * panel_padded<T>(columns);
+        const std::ptrdiff_t stride = block.packed != nullptr ? static_cast<std::ptrdiff_t>(panel_padded<T>(columns))
+                                      : by_column             ? block.b_column
+                                                              : block.b_row;
+        return {reinterpret_cast<const char *>(from), stride * static_cast<std::ptrdiff_t>(sizeof(T)),
+                ((by_column ? k : columns) * sizeof(T) + 63) / 64, times == 0 ? 0 : (rows + times - 1) / times};
     };
-    const bool by_row = pack && block.b_column == 1;
-    if (by_row) chunk_of(0).finish();
     std::size_t start = 0;
     do { // at least once: depth 0 gives the bias
         const std::size_t depth = block.depth - start < affine_chunk ? block.depth - start : affine_chunk;
@@ -409,12 +404,14 @@ template <class T> void product_block(const ProductBlock<T> &block) {
         const T *a = block.a + static_cast<std::ptrdiff_t>(start) * block.a_column;
         const T *b = block.b + static_cast<std::ptrdiff_t>(start) * block.b_row;
         const T *packed_a = block.packed_a + start / affine_chunk * block.a_chunk;
-        T *workspace = block.workspace + start / affine_chunk % 2 * (workspace_size<T> / 2);
-        if (pack && !by_row) pack_by_column(b, block.b_column, depth, block.columns, workspace, workspace_panel<T>);
-        ChunkPacker<T> next = chunk_of(by_row ? start + depth : block.depth);
         for (std::size_t column = 0; column < block.columns; column += panel) {
             const std::size_t columns = block.columns - column < panel ? block.columns - column : panel;
             const std::size_t vectors = (columns + width<T> - 1) / width<T>;
+            const std::size_t padded = panel_padded<T>(columns);
+            const T *source = b + static_cast<std::ptrdiff_t>(column) * block.b_column;
+            // Rows of a whole panel are laid out by the first tile as it reads them.
+            const bool packing = pack && block.b_column == 1 && columns == panel;
+            if (pack && !packing) pack_panels(source, block.b_row, block.b_column, depth, columns, block.workspace);
             TileWork<T> work;
             work.depth = depth;
             work.lanes = columns - (vectors - 1) * width<T>;
@@ -422,30 +419,33 @@ template <class T> void product_block(const ProductBlock<T> &block) {
             work.first = start == 0;
             work.bias = last && block.bias != nullptr ? block.bias + column : nullptr;
             work.c_row = block.c_row;
-            const std::size_t padded = panel_padded<T>(columns);
-            work.b = pack                      ? workspace + column / panel * workspace_panel<T>
-                     : block.packed != nullptr ? block.packed + column * block.depth + start * padded
-                                               : b + column;
-            work.b_stride = in_panels ? static_cast<std::ptrdiff_t>(padded) : block.b_row;
-            // The next packed panel, a part with each tile, from memory or the third-level cache to the second.
-            const char *next_panel = reinterpret_cast<const char *>(work.b + panel * block.depth);
-            const std::size_t lines = block.packed == nullptr || column + panel >= block.columns
-                                          ? 0
-                                          : (panel * depth * sizeof(T) / 64 + row_tiles - 1) / row_tiles;
+            work.panel = block.workspace;
+            work.a_stride = block.packed_a != nullptr ? static_cast<std::ptrdiff_t>(Tile<T>::rows)
+                            : transposed              ? block.a_column
+                                                      : block.a_row;
+            work.ahead = column + panel < block.columns ? ahead_of(start, column + panel, depth)
+                                                        : ahead_of(start + depth, 0, depth);
+            const std::ptrdiff_t asked =
+                work.ahead.stride *
+                static_cast<std::ptrdiff_t>(work.ahead.rows_at_once * ((depth + ahead_interval - 1) / ahead_interval));
             auto run = [&](std::size_t row, std::size_t height, std::size_t t) __attribute__((always_inline)) {
                 const std::ptrdiff_t i = static_cast<std::ptrdiff_t>(row);
                 work.a = block.packed_a != nullptr ? packed_a + t * Tile<T>::rows * depth : a + i * block.a_row;
                 work.c = block.c + i * block.c_row + column;
-                tiles<T>.of[height - 1][vectors - 1][transposed](work);
-                next.step();
-                for (std::size_t i = 0; i < lines; ++i, next_panel += 64) __builtin_prefetch(next_panel, 0, 2);
+                const bool from_source = t == 0 && packing;
+                work.b = from_source               ? source
+                         : pack                    ? block.workspace
+                         : block.packed != nullptr ? block.packed + column * block.depth + start * padded
+                                                   : source;
+                work.b_stride = in_panels && !from_source ? static_cast<std::ptrdiff_t>(padded) : block.b_row;
+                if (from_source && row_tiles > 1)
+                    tiles<T>.packing[height - 1][transposed](work);
+                else
+                    tiles<T>.of[height - 1][vectors - 1][transposed](work);
+                work.ahead.row += asked;
             };
-            work.a_stride = block.packed_a != nullptr ? static_cast<std::ptrdiff_t>(Tile<T>::rows)
-                            : transposed              ? block.a_column
-                                                      : block.a_row;
             for_row_tiles<T>(block.rows, run);
         }
-        next.finish();
         start += depth;
     } while (start < block.depth);
 }
