@@ -11,8 +11,8 @@
 // words, parameters...); largest is the largest finite value. Conditions are false for NaN.
 #define PYNN_DISTRIBUTIONS(ROW)                                                                                        \
     ROW(normal, copied, finite(loc, scale) && scale >= 0, "finite loc and scale, scale >= 0", loc, scale)              \
-    ROW(uniform, copied, finite(low, high) && low <= high && high - low <= largest,                                    \
-        "finite low <= high and high - low finite", low, high)                                                         \
+    ROW(uniform, copied, finite(low, high) && low < high && high - low <= largest,                                     \
+        "finite low < high and high - low finite", low, high)                                                          \
     ROW(truncated_normal, truncated,                                                                                   \
         finite(loc, scale) && scale >= 0 && lower < upper && normal_probability(lower, upper) >= 0x1p-64,              \
         "finite loc and scale, scale >= 0, lower < upper and at least 2**-64 of a normal distribution between them",   \
@@ -180,10 +180,9 @@ PYNN_INLINE vec<double> fraction(vec<std::uint64_t> r) {
 struct uniform {
     template <class V> static PYNN_INLINE Pair<V> draw(uints<V> a, uints<V> b, const Splats<V> &p) {
         const V low = p.value[0], high = p.value[1];
-        // last: the next value below high; high itself where low is no less
+        // last: the next value below high
         uints<V> pattern = (uints<V>)high, below_zero = (uints<V>)sign_bits<V>() | 1;
         V last = (V)select(high > 0, pattern - 1, select(high < 0, pattern + 1, below_zero));
-        last = select(low < high, last, high);
         V x = fma(fraction(a), high - low, low), y = fma(fraction(b), high - low, low);
         return {select(x < last, x, last), select(y < last, y, last)};
     }
