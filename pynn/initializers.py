@@ -179,7 +179,7 @@ def variance_scaling(
     np.True_
     """
     where = place(shape, dtype, out, shard)
-    fan_in, fan_out = _fans(where.whole, in_axis, out_axis)
+    fan_in, fan_out = _fans(where[1], in_axis, out_axis)
     if mode == "fan_in":
         fan: float = fan_in
     elif mode == "fan_out":
@@ -522,9 +522,9 @@ def constant(
     -------
     ndarray, or `out`
     """
-    where = place(shape, dtype, out, shard)
-    assign(where.array, fill_value("value", value, where.array.dtype))
-    return where.result
+    array, _, _, _, result = place(shape, dtype, out, shard)
+    assign(array, fill_value("value", value, array.dtype))
+    return result
 
 
 def zeros(
@@ -813,7 +813,7 @@ def sparse(
     Keras have none.
     """
     where = place(shape, dtype, out, shard)
-    array, whole = where.array, where.whole
+    array, whole, _, _, result = where
     if len(whole) != 2:
         raise ValueError(f"shape must have two axes to be sparse; got {whole}")
     share = number("sparsity", sparsity, least=0)
@@ -829,7 +829,7 @@ def sparse(
     zero = np.zeros(lots.shape, bool)
     np.put_along_axis(zero, order[: math.ceil(share * whole[0])], True, axis=0)
     array[zero[row:row_end]] = 0
-    return where.result
+    return result
 
 
 def lsuv(

@@ -14,7 +14,7 @@ import math
 import operator
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex, TypeAlias
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -238,14 +238,9 @@ def truncated_normal(
     return draw("truncated_normal", parameters, shape, rng, dtype, out)
 
 
-class Place(NamedTuple):
-    """Where numbers go: what `place` finds or makes."""
-
-    array: Array  # to be filled; of bfloat16, the bits
-    whole: tuple[int, ...]  # shape, of which array may be a shard
-    first: int  # index of array's first element in the whole
-    strides: tuple[int, ...] | None  # of the index along array's axes; None: it is the whole
-    result: Any  # what the caller is to return
+# The array to be filled (of bfloat16, the bits); the shape of the whole, of which it may be a shard; the index of its first
+# element there; the strides of the index along its axes, or None where it is the whole; what the caller is to return.
+Place: TypeAlias = tuple[Array, tuple[int, ...], int, tuple[int, ...] | None, Any]
 
 
 def draw(
@@ -272,15 +267,14 @@ def draw_into(where: Place, distribution: str, parameters: dict[str, float], rng
 
 def checked(where: Place, distribution: str, parameters: dict[str, float]) -> list[float]:
     """Return the parameters as numbers that the distribution can have in the dtype of a place."""
-    dtype = where.array.dtype
+    dtype = where[0].dtype
     (name1, value1), (name2, value2), *bounds = parameters.items()
-    values = [number(name1, value1, dtype=dtype), number(name2, value2, dtype=dtype)]
+    least = -math.inf if distribution == "uniform" else 0.0
+    values = [number(name1, value1, dtype=dtype), number(name2, value2, least, dtype=dtype)]
     if distribution == "uniform":
         if not values[0] < values[1]:
             raise ValueError(f"{name1} must be less than {name2}; got {value1!r} and {value2!r}")
         number(f"{name2} - {name1}", values[1] - values[0], dtype=dtype)
-    else:
-        number(name2, value2, least=0)
     for name, value in bounds:
         values.append(real(name, value))
     return values
@@ -307,7 +301,7 @@ def place(shape: Shape | None, dtype: npt.DTypeLike, out: Any, shard: Shard | No
             if dtype.name != kind:
                 raise TypeError(f"out must have the dtype asked for, {dtype}; got {kind}")
         if shape is None and shard is None:
-            return Place(array, array.shape, 0, None, out)
+            return array, array.shape, 0, None, out
     if shape is None and shard is not None:
         raise TypeError("shape, that of the whole, must be given with shard; got None")
     whole = shape_tuple(shape)
@@ -325,4 +319,4 @@ def place(shape: Shape | None, dtype: npt.DTypeLike, out: Any, shard: Shard | No
     elif array.shape != part:
         asked = "shape" if shard is None else "shard"
         raise ValueError(f"out must have the shape that {asked} gives, {part}; got {array.shape}")
-    return Place(array, whole, first, strides, out)
+    return array, whole, first, strides, out

@@ -52,6 +52,7 @@ template <class T> struct Rules {
 };
 struct Row {
     const char *name, *words, *parameters;
+    std::size_t count; // of the parameters
     Rules<float> float32;
     Rules<double> float64;
     template <class T> const Rules<T> &rules() const {
@@ -62,7 +63,12 @@ struct Row {
     }
 };
 #define PYNN_ROW(name, make, condition, words, ...)                                                                    \
-    Row{#name, words, #__VA_ARGS__, {name##_allowed<float>, make<float>}, {name##_allowed<double>, make<double>}},
+    Row{#name,                                                                                                         \
+        words,                                                                                                         \
+        #__VA_ARGS__,                                                                                                  \
+        names_in(#__VA_ARGS__),                                                                                        \
+        {name##_allowed<float>, make<float>},                                                                          \
+        {name##_allowed<double>, make<double>}},
 constexpr Row rows[] = {PYNN_DISTRIBUTIONS(PYNN_ROW)};
 #undef PYNN_ROW
 
@@ -98,7 +104,8 @@ std::uint64_t whole_number(const std::string &name, py::handle object) {
     throw py::value_error(name + " is " + text_of(object) + "; expected a whole number from 0 to 2**64 - 1");
 }
 
-double real_number(const std::string &name, py::handle object) {
+// Parameter i of a row; its name is looked up when something is wrong with it.
+double real_number(const Row &row, std::size_t i, py::handle object) {
     const double value = PyFloat_AsDouble(object.ptr());
     if (PyErr_Occurred() == nullptr) return value;
     if (PyErr_ExceptionMatches(PyExc_OverflowError)) { // an int that no double holds
@@ -107,7 +114,7 @@ double real_number(const std::string &name, py::handle object) {
     }
     if (!PyErr_ExceptionMatches(PyExc_TypeError)) throw py::error_already_set();
     PyErr_Clear();
-    throw py::type_error(name + " is " + text_of(py::repr(object)) + "; expected a real number");
+    throw py::type_error(names_of(row)[i] + " is " + text_of(py::repr(object)) + "; expected a real number");
 }
 
 struct Axis {
@@ -247,8 +254,7 @@ template <class T, class Out>
 void fill_array(const FillKernel<T, Out> *kernels, py::handle out, std::size_t distribution, std::uint64_t key,
                 const py::args &given, std::uint64_t start, py::handle index_strides) {
     const Row &row = rows[distribution];
-    const std::vector<std::string> names = names_of(row);
-    if (given.size() != names.size())
+    if (given.size() != row.count)
         throw py::type_error(std::string(row.name) + " has the parameters " + row.parameters + "; got " +
                              std::to_string(given.size()));
     T parameters[most_parameters];
@@ -256,14 +262,14 @@ void fill_array(const FillKernel<T, Out> *kernels, py::handle out, std::size_t d
     bool allowed;
     {
         StandardEnvironment environment; // the caller's rounding mode does not reach the parameters either
-        for (std::size_t i = 0; i < names.size(); ++i) parameters[i] = static_cast<T>(real_number(names[i], given[i]));
+        for (std::size_t i = 0; i < row.count; ++i) parameters[i] = static_cast<T>(real_number(row, i, given[i]));
         allowed = row.rules<T>().allowed(parameters);
-        if (allowed) constants = row.rules<T>().make(parameters, names.size());
+        if (allowed) constants = row.rules<T>().make(parameters, row.count);
     }
     if (!allowed) {
         std::string got;
-        for (std::size_t i = 0; i < names.size(); ++i)
-            got += (i > 0 ? ", " : "") + names[i] + " is " + text_of(given[i]);
+        const std::vector<std::string> names = names_of(row);
+        for (std::size_t i = 0; i < row.count; ++i) got += (i > 0 ? ", " : "") + names[i] + " is " + text_of(given[i]);
         throw py::value_error(got + "; expected " + (sizeof(T) == 4 ? "float32" : "float64") + " numbers with " +
                               row.words);
     }
