@@ -54,11 +54,16 @@ template <class V> struct Pair {
     V first, second;
 };
 
+// Where the inverse of the normal distribution function changes from one approximation to the other
+template <class T> constexpr T tail_end = T(0.02);
+
 // Constants<T>, each in all lanes
 template <class V> struct Splats {
     V value[8];
     uints<V> split;
-    PYNN_INLINE explicit Splats(const Constants<element<V>> &c) : split(splat<uints<V>>(c.split)) {
+    bool far; // whether a truncated normal's word may fall in a tail
+    PYNN_INLINE explicit Splats(const Constants<element<V>> &c)
+        : split(splat<uints<V>>(c.split)), far(c.value[5] < tail_end<element<V>> || c.value[6] < tail_end<element<V>>) {
         for (std::size_t i = 0; i < 8; ++i) value[i] = splat<V>(c.value[i]);
     }
 };
@@ -256,9 +261,9 @@ struct truncated_normal {
         V tail = fma(whole_number((I)(r ^ ((uints<V>)~left >> C::unused))), width, select(left != 0, below, above));
         V product = fma(-tail, tail, tail);
         V x = q * (polynomial(product, C::inner) / polynomial(product, C::inner_divisor));
-        auto outside = tail < element<V>(0.02);
-        if (any((I)outside)) {
-            V y = sqrt(minus_two_log_of(select(outside, tail, splat<V>(element<V>(0.02)))));
+        auto outside = tail < tail_end<element<V>>;
+        if (p.far && any((I)outside)) {
+            V y = sqrt(minus_two_log_of(select(outside, tail, splat<V>(tail_end<element<V>>))));
             V far = polynomial(y, C::outer) / polynomial(y, C::outer_divisor);
             x = select(outside, flip_sign(far, left), x);
         }
