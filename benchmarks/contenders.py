@@ -83,15 +83,15 @@ class Reference(Pynn):
 
 
 class NumPy(Reference):
-    """What NumPy itself offers: the reference's formulas, and NumPy's own generator."""
+    """What NumPy itself offers: the reference's formulas, and the fastest of NumPy's generators."""
 
     def normal(self, size, dtype):
-        return partial(
-            np.random.default_rng(0).standard_normal, dtype=dtype, out=np.empty(size, dtype)
-        )
+        rng = np.random.Generator(np.random.SFC64(0))
+        return partial(rng.standard_normal, dtype=dtype, out=np.empty(size, dtype))
 
     def uniform(self, size, dtype):
-        return partial(np.random.default_rng(0).random, dtype=dtype, out=np.empty(size, dtype))
+        rng = np.random.Generator(np.random.SFC64(0))
+        return partial(rng.random, dtype=dtype, out=np.empty(size, dtype))
 
     def truncated_normal(self, size, dtype):
         return None  # NumPy has none

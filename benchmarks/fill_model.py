@@ -23,6 +23,7 @@ LAYER = [(4096, 4096)] * 4 + [(4096, 11008)] * 3
 BESIDE = [(32000, 4096)] * 2
 FULL = 32
 SHARD = 2**24  # weights; 32 MB of bfloat16
+LIMIT = 200  # MB by which memory may grow, however large the model
 
 
 def fill_with_pynn(part, shape, rows, seed):
@@ -84,6 +85,8 @@ def main():
         f"extrapolated, not run: all {full / 1e9:.2f}e9 weights of {FULL} layers in"
         f" {seconds * full / total:.1f} s"
     )
+    if arguments.library == "pynn" and grown > LIMIT:
+        raise SystemExit(f"memory grew by more than {LIMIT} MB")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 // everywhere. No bits of a stream depend on a libm.
 #include "distributions.hpp"
 
+#include <utility>
+
 namespace pynn {
 namespace {
 
@@ -26,28 +28,49 @@ double density(double x) {
 }
 
 // The probability between 0 and x, 0 <= x < 3
-double inner(double x) {
+double series(double x) {
     double sum = 0;
     for (int k = 121; k > 0; k -= 2) sum = 1 + sum * x * x / (k + 2);
     return density(x) * x * sum;
 }
 
-// The probability above x >= 0
-double above(double x) {
-    if (x < 3) return 0.5 - inner(x);
+// The probability above x >= 3
+double continued_fraction(double x) {
     if (x > 37) return 0;
     double fraction = x;
     for (int k = 160; k > 0; --k) fraction = x + k / fraction;
     return density(x) / fraction;
 }
 
-double size(double x) { return x < 0 ? -x : x; }
+// The probabilities between 0 and x and above x >= 0. A call asks for those of its two bounds several times, and the next
+// call often has the same.
+struct Half {
+    double inner, above;
+};
+Half half(double x) {
+    thread_local struct {
+        double x = -1;
+        Half half;
+    } known[2];
+    if (x == known[0].x) return known[0].half;
+    if (x != known[1].x) {
+        known[1].x = x;
+        if (x < 3) {
+            const double inner = series(x);
+            known[1].half = {inner, 0.5 - inner};
+        } else {
+            const double above = continued_fraction(x);
+            known[1].half = {0.5 - above, above};
+        }
+    }
+    std::swap(known[0], known[1]);
+    return known[0].half;
+}
+
+double above(double x) { return half(x).above; }
 
 // The probability between 0 and x, negative below 0
-double signed_inner(double x) {
-    const double p = size(x) < 3 ? inner(size(x)) : 0.5 - above(size(x));
-    return x < 0 ? -p : p;
-}
+double signed_inner(double x) { return x < 0 ? -half(-x).inner : half(x).inner; }
 
 } // namespace
 

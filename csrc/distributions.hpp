@@ -11,8 +11,8 @@
 // words, parameters...); largest is the largest finite value. Conditions are false for NaN.
 #define PYNN_DISTRIBUTIONS(ROW)                                                                                        \
     ROW(normal, copied, finite(loc, scale) && scale >= 0, "finite loc and scale, scale >= 0", loc, scale)              \
-    ROW(uniform, copied, finite(low, high) && low <= high && high - low <= largest,                                    \
-        "finite low <= high and high - low finite", low, high)                                                         \
+    ROW(uniform, copied, finite(low, high) && low < high && high - low <= largest,                                     \
+        "finite low < high and high - low finite", low, high)                                                          \
     ROW(truncated_normal, truncated,                                                                                   \
         finite(loc, scale) && scale >= 0 && lower < upper && normal_probability(lower, upper) >= 0x1p-64,              \
         "finite loc and scale, scale >= 0, lower < upper and at least 2**-64 of a normal distribution between them",   \
@@ -54,11 +54,16 @@ template <class V> struct Pair {
     V first, second;
 };
 
+// Where the inverse of the normal distribution function changes from one approximation to the other
+template <class T> constexpr T tail_end = T(0.02);
+
 // Constants<T>, each in all lanes
 template <class V> struct Splats {
     V value[8];
     uints<V> split;
-    PYNN_INLINE explicit Splats(const Constants<element<V>> &c) : split(splat<uints<V>>(c.split)) {
+    bool far; // whether a truncated normal's word may fall in a tail
+    PYNN_INLINE explicit Splats(const Constants<element<V>> &c)
+        : split(splat<uints<V>>(c.split)), far(c.value[5] < tail_end<element<V>> || c.value[6] < tail_end<element<V>>) {
         for (std::size_t i = 0; i < 8; ++i) value[i] = splat<V>(c.value[i]);
     }
 };
@@ -180,10 +185,9 @@ PYNN_INLINE vec<double> fraction(vec<std::uint64_t> r) {
 struct uniform {
     template <class V> static PYNN_INLINE Pair<V> draw(uints<V> a, uints<V> b, const Splats<V> &p) {
         const V low = p.value[0], high = p.value[1];
-        // last: the next value below high; high itself where low is no less
+        // last: the next value below high
         uints<V> pattern = (uints<V>)high, below_zero = (uints<V>)sign_bits<V>() | 1;
         V last = (V)select(high > 0, pattern - 1, select(high < 0, pattern + 1, below_zero));
-        last = select(low < high, last, high);
         V x = fma(fraction(a), high - low, low), y = fma(fraction(b), high - low, low);
         return {select(x < last, x, last), select(y < last, y, last)};
     }
@@ -257,9 +261,9 @@ struct truncated_normal {
         V tail = fma(whole_number((I)(r ^ ((uints<V>)~left >> C::unused))), width, select(left != 0, below, above));
         V product = fma(-tail, tail, tail);
         V x = q * (polynomial(product, C::inner) / polynomial(product, C::inner_divisor));
-        auto outside = tail < element<V>(0.02);
-        if (any((I)outside)) {
-            V y = sqrt(minus_two_log_of(select(outside, tail, splat<V>(element<V>(0.02)))));
+        auto outside = tail < tail_end<element<V>>;
+        if (p.far && any((I)outside)) {
+            V y = sqrt(minus_two_log_of(select(outside, tail, splat<V>(tail_end<element<V>>))));
             V far = polynomial(y, C::outer) / polynomial(y, C::outer_divisor);
             x = select(outside, flip_sign(far, left), x);
         }

@@ -66,9 +66,11 @@ struct KernelTable {
     const char *name;
     Kernels<float> float32;
     Kernels<double> float64;
-    // Finite or infinite floats, rounded to nearest even
-    void (*to_bfloat16)(const float *from, std::uint16_t *to, std::size_t n);
-    void (*to_float16)(const float *from, std::uint16_t *to, std::size_t n);
+    // float32's fill, each element rounded to nearest even
+    void (*fill_bfloat16[distribution_count])(std::uint16_t *out, std::uint64_t key, std::uint64_t start, std::size_t n,
+                                              const Constants<float> &constants);
+    void (*fill_float16[distribution_count])(std::uint16_t *out, std::uint64_t key, std::uint64_t start, std::size_t n,
+                                             const Constants<float> &constants);
 
     template <class T> const Kernels<T> &of() const;
 };

@@ -10,39 +10,83 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+# The least number that becomes infinite in a type, half a unit beyond its greatest; half types are rounded from float32,
+# to which half a unit of float32 less comes up. uint16 holds the bits of bfloat16.
+_OVERFLOW = {
+    np.dtype(np.float16): ("float16", 2.0**16 - 2.0**4 - 2.0**-9),
+    np.dtype(np.uint16): ("bfloat16", 2.0**128 - 2.0**119 - 2.0**103),
+    np.dtype(np.float32): ("float32", 2.0**128 - 2.0**103),
+    np.dtype(np.float64): ("float64", math.inf),
+}
 
-def number(name: str, value: Any, least: float = -math.inf) -> float:
-    """Return a finite number, no less than least, as a float."""
+
+def _as_float(name: str, value: Any) -> float:
+    """Return a real number as a float; one that is too large for it as infinity."""
+    kind = type(value)
+    if kind is float:
+        return float(value)
     try:
-        found = float(value)
+        # float() takes text, too, and arrays of one element
+        if not (hasattr(kind, "__float__") or hasattr(kind, "__index__")):
+            raise TypeError
+        if (
+            getattr(value, "ndim", 0)
+            or getattr(getattr(value, "dtype", 0), "kind", "f") in "cSUmMO"
+        ):
+            raise TypeError
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number; got {value!r}") from None
+
+
+def number(
+    name: str,
+    value: Any,
+    least: float = -math.inf,
+    below: float = math.inf,
+    dtype: np.dtype[Any] | None = None,
+) -> float:
+    """Return a finite number, no less than least, less than below and finite in dtype, as a float."""
+    found = _as_float(name, value)
     if not math.isfinite(found):
         raise ValueError(f"{name} must be finite; got {value!r}")
     if found < least:
         raise ValueError(f"{name} must be at least {least:g}; got {value!r}")
+    if found >= below:
+        raise ValueError(f"{name} must be less than {below:g}; got {value!r}")
+    if dtype is not None and abs(found) >= _OVERFLOW[dtype][1]:
+        raise ValueError(f"{name} must be finite in {_OVERFLOW[dtype][0]}; got {value!r}")
     return found
 
 
 def real(name: str, value: Any) -> float:
     """Return a number that may be infinite but not NaN, as a float."""
-    try:
-        found = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a number; got {value!r}") from None
+    found = _as_float(name, value)
     if math.isnan(found):
         raise ValueError(f"{name} must be a number; got {value!r}")
     return found
 
 
-def integer(name: str, value: Any, least: int | None = None) -> int:
-    """Return an integer, no less than least, as an int."""
+def fill_value(name: str, value: Any, dtype: np.dtype[Any]) -> float:
+    """Return a number as a float: infinite and NaN if it is so, but not by overflow of dtype."""
+    found = _as_float(name, value)
+    return number(name, value, dtype=dtype) if math.isfinite(found) else found
+
+
+def integer(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
+    """Return an integer, no less than least and no more than most, as an int."""
     try:
+        if isinstance(value, bool):
+            raise TypeError
         found = operator.index(value)
     except TypeError:
         raise TypeError(f"{name} must be an int; got {value!r}") from None
     if least is not None and found < least:
         raise ValueError(f"{name} must be at least {least}; got {value!r}")
+    if most is not None and found > most:
+        raise ValueError(f"{name} must be at most {most}; got {value!r}")
     return found
 
 
@@ -51,7 +95,13 @@ def shape_tuple(shape: Any) -> tuple[int, ...]:
     if shape is None:
         raise TypeError("shape, or out to be filled, must be given; got neither")
     try:
-        found = tuple(operator.index(n) for n in (shape if np.iterable(shape) else (shape,)))
+        if isinstance(shape, tuple):
+            entries = shape
+        else:
+            entries = tuple(shape) if np.iterable(shape) else (shape,)
+        if bool in map(type, entries):
+            raise TypeError
+        found = tuple(map(operator.index, entries))
     except TypeError:
         raise TypeError(f"shape must be an int or a tuple of ints; got {shape!r}") from None
     if min(found, default=0) < 0:
@@ -88,10 +138,19 @@ def float_dtype(name: str, dtype: npt.DTypeLike) -> np.dtype[Any]:
     return found
 
 
+_FILLED: dict[Any, np.dtype[Any]] = {
+    kind: np.dtype(type_)
+    for type_ in (np.float16, np.float32, np.float64)
+    for kind in (type_, np.dtype(type_))
+}
+
+
 def fill_dtype(name: str, dtype: npt.DTypeLike) -> np.dtype[Any]:
     """Return float16, bfloat16 (of the package ml_dtypes), float32 or float64 as a dtype."""
     wanted = "float16, bfloat16, float32 or float64"
     try:
+        if dtype in _FILLED:
+            return _FILLED[dtype]
         found = np.dtype(dtype)
     except TypeError:
         hint = ", which NumPy knows once ml_dtypes is imported" if dtype == "bfloat16" else ""
@@ -103,6 +162,8 @@ def fill_dtype(name: str, dtype: npt.DTypeLike) -> np.dtype[Any]:
 
 def bits_of(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """View an array of bfloat16 as uint16, which kernels take for it; any other as it is."""
+    if array.dtype in _FILLED:
+        return array
     return array.view(np.uint16) if array.dtype.name == "bfloat16" else array
 
 
@@ -138,6 +199,18 @@ def writable(name: str, value: Any) -> npt.NDArray[Any]:
 
     bfloat16 comes as uint16, the bits.
     """
+    array: npt.NDArray[Any] = (
+        value if type(value) is np.ndarray and value.dtype in _FILLED else _viewed(name, value)
+    )
+    flags = array.flags
+    if flags.behaved:  # writeable and aligned
+        return array
+    if not flags.writeable:
+        raise ValueError(f"{name} must be writable; got a read-only {type(value).__name__}")
+    raise ValueError(f"{name} must be aligned in memory to its element size")
+
+
+def _viewed(name: str, value: Any) -> npt.NDArray[Any]:
     bits = False
     try:
         if isinstance(value, np.ndarray):
@@ -163,8 +236,4 @@ def writable(name: str, value: Any) -> npt.NDArray[Any]:
     else:
         fill_dtype(name, array.dtype)
         array = bits_of(array)
-    if not array.flags.writeable:
-        raise ValueError(f"{name} must be writable; got a read-only {type(value).__name__}")
-    if not array.flags.aligned:
-        raise ValueError(f"{name} must be aligned in memory to its element size")
     return array

@@ -14,6 +14,8 @@ from .random import key as key_of
 
 __all__ = ["Philox4x32"]
 
+_KEYS, _COUNTERS = 2**64 - 1, 2**128 - 1  # the greatest
+
 
 class Philox4x32(np.random.BitGenerator):
     """Philox4x32-10 as a NumPy BitGenerator.
@@ -66,13 +68,15 @@ class Philox4x32(np.random.BitGenerator):
         source: Any = seed
         if key is not None or isinstance(seed, np.random.BitGenerator | np.random.Generator):
             # for spawn() alone
-            sequence = np.random.SeedSequence(0 if key is None else integer("key", key, least=0))
+            sequence = np.random.SeedSequence(0 if key is None else integer("key", key, 0, _KEYS))
         elif isinstance(seed, np.random.SeedSequence):
             sequence = seed
         else:
             source = sequence = np.random.SeedSequence(_entropy(seed))
         super().__init__(sequence)
-        start = (1 << 96) if counter is None and key is None else counter or 0
+        start = 1 << 96 if key is None else 0
+        if counter is not None:
+            start = integer("counter", counter, 0, _COUNTERS)
         self._philox = PhiloxState(self.capsule, key_of(source) if key is None else key, start)
 
     @property
@@ -93,15 +97,21 @@ class Philox4x32(np.random.BitGenerator):
             raise TypeError(f"state must be a dict; got {type(value).__name__}")
         if value.get("bit_generator") != type(self).__name__:
             raise ValueError(f"state must be one of a {type(self).__name__}; got {value!r}")
-        inner = value["state"]
+        inner = value.get("state")
+        found = []
+        for name, most, part in (
+            ("key", _KEYS, inner),
+            ("counter", _COUNTERS, inner),
+            ("taken", 4, inner),
+            ("has_uint32", 1, value),
+            ("uinteger", 2**32 - 1, value),
+        ):
+            if not isinstance(part, dict) or name not in part:
+                raise ValueError(f"state must have {name!r}, as one that was read; got {value!r}")
+            found.append(integer(f"{name} in state", part[name], 0, most))
+        key, counter, taken, half, word = found
         with self.lock:
-            self._philox.set(
-                inner["key"],
-                inner["counter"],
-                inner["taken"],
-                bool(value["has_uint32"]),
-                value["uinteger"],
-            )
+            self._philox.set(key, counter, taken, bool(half), word)
 
     def advance(self, delta: int) -> Philox4x32:
         """Go on by `delta` blocks of four words, backwards if negative; words left over are lost.
@@ -116,6 +126,7 @@ class Philox4x32(np.random.BitGenerator):
         Philox4x32
             This one.
         """
+        delta = integer("delta", delta)
         with self.lock:
             key, counter, *_ = self._philox.get()
             self._philox.set(key, (counter + delta) % 2**128, 4, False, 0)
@@ -133,7 +144,8 @@ class Philox4x32(np.random.BitGenerator):
         -------
         Philox4x32
         """
+        blocks = integer("jumps", jumps) << 64
         seed: Any = self.seed_seq
         other = type(self)(seed)
         other.state = self.state
-        return other.advance(jumps << 64)
+        return other.advance(blocks)

@@ -115,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     accuracy.add_argument(
         "--stride",
-        type=_whole(1),
+        type=_whole(1, 2**32 - 1),
         default=1,
         metavar="N",
         help="take every Nth input only; then nothing is written unless --out is given",
@@ -129,16 +129,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _whole(least: int) -> Callable[[str], int]:
+def _whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    wanted = f"from {least} on" if most is None else f"from {least} to {most}"
+
     def parse(text: str) -> int:
         try:
             number = int(text)
         except ValueError:
             number = least - 1
-        if number < least:
-            raise argparse.ArgumentTypeError(
-                f"must be a whole number from {least} on, not {text!r}"
-            )
+        if number < least or (most is not None and number > most):
+            raise argparse.ArgumentTypeError(f"must be a whole number {wanted}, not {text!r}")
         return number
 
     return parse

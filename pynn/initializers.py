@@ -54,9 +54,18 @@ import numpy.typing as npt
 
 from . import _gain
 from ._backend import functions
-from ._checks import assign, integer, number, shape_tuple, shard_bounds, writable
+from ._checks import (
+    assign,
+    fill_value,
+    integer,
+    number,
+    real,
+    real_array,
+    shard_bounds,
+    writable,
+)
 from ._orthogonal import orthonormal_columns
-from .random import RNG, Shape, Shard, draw, key, place, split
+from .random import RNG, Shape, Shard, checked, draw, draw_into, fill_place, key, place, split
 
 __all__ = [
     "Recommendation",
@@ -169,36 +178,43 @@ def variance_scaling(
     >>> (part == whole[2:5]).all()
     np.True_
     """
-    whole = writable("out", out).shape if shape is None and out is not None else shape_tuple(shape)
-    shape = shape if shape is None else whole  # which may have been an iterator
-    fan_in, fan_out = _fans(whole, in_axis, out_axis)
-    fans = {
-        "fan_in": fan_in,
-        "fan_out": fan_out,
-        "fan_avg": (fan_in + fan_out) / 2,
-        "fan_geo_avg": math.sqrt(fan_in * fan_out),
-    }
-    if mode not in fans:
-        raise ValueError(f"mode must be one of {', '.join(map(repr, fans))}; got {mode!r}")
-    if not number("scale", scale) > 0:
+    where = place(shape, dtype, out, shard)
+    fan_in, fan_out = _fans(where[1], in_axis, out_axis)
+    if mode == "fan_in":
+        fan: float = fan_in
+    elif mode == "fan_out":
+        fan = fan_out
+    elif mode == "fan_avg":
+        fan = (fan_in + fan_out) / 2
+    elif mode == "fan_geo_avg":
+        fan = math.sqrt(fan_in * fan_out)
+    else:
+        known = "'fan_in', 'fan_out', 'fan_avg', 'fan_geo_avg'"
+        raise ValueError(f"mode must be one of {known}; got {mode!r}")
+    positive = number("scale", scale)
+    if not positive > 0:
         raise ValueError(f"scale must be positive; got {scale!r}")
-    variance = scale / max(fans[mode], 1)  # a fan of 0 has no weights
+    variance = positive / max(fan, 1)  # a fan of 0 has no weights
+    parameters: dict[str, float]
     if distribution == "normal":
-        return normal(shape, 0.0, math.sqrt(variance), rng=rng, dtype=dtype, out=out, shard=shard)
-    if distribution == "truncated_normal":
+        parameters = {"mean": 0.0, "std": math.sqrt(variance)}
+    elif distribution == "truncated_normal":
         std = math.sqrt(variance) / _TRUNCATED_AT_2
-        return truncated_normal(shape, 0.0, std, rng=rng, dtype=dtype, out=out, shard=shard)
-    if distribution == "uniform":
+        parameters = {"mean": 0.0, "std": std, "lower": -2.0, "upper": 2.0}
+    elif distribution == "uniform":
         limit = math.sqrt(3 * variance)
-        return uniform(shape, -limit, limit, rng=rng, dtype=dtype, out=out, shard=shard)
-    raise ValueError(
-        f"distribution must be 'normal', 'truncated_normal' or 'uniform'; got {distribution!r}"
-    )
+        parameters = {"low": -limit, "high": limit}
+    else:
+        known = "'normal', 'truncated_normal' or 'uniform'"
+        raise ValueError(f"distribution must be {known}; got {distribution!r}")
+    return draw_into(where, distribution, parameters, rng)
 
 
 def _fans(shape: tuple[int, ...], in_axis: int, out_axis: int) -> tuple[int, int]:
     """Return the number of inputs and of outputs of a unit."""
     n = len(shape)
+    if n == 2 and in_axis == -2 and out_axis == -1:
+        return shape[0], shape[1]
     if n == 0:
         raise ValueError("shape must have at least one axis to have fans; got ()")
     if n == 1:
@@ -234,14 +250,18 @@ def _rule(
         out: Any = None,
         shard: Shard | None = None,
     ) -> Any:
-        fan, kind = mode, distribution
-        if _preset(preset) != "book" and family == "xavier":
-            fan = "fan_avg"
-        if preset == "torch" and family == "lecun":
-            raise ValueError(f"preset must be another one: PyTorch has no {name}; got {preset!r}")
-        if preset in ("keras", "jax") and kind == "normal":
-            kind = "truncated_normal"
-        axes = (1, 0) if preset == "torch" else (-2, -1)
+        fan, kind, axes = mode, distribution, (-2, -1)
+        if preset != "book":
+            if _preset(preset) == "torch":
+                axes = (1, 0)
+                if family == "lecun":
+                    raise ValueError(
+                        f"preset must be another one: PyTorch has no {name}; got {preset!r}"
+                    )
+            elif kind == "normal":
+                kind = "truncated_normal"
+            if family == "xavier":
+                fan = "fan_avg"
         return variance_scaling(
             shape,
             scale if activation is None else 1 / _gain.second_moments(activation)[0],
@@ -435,8 +455,12 @@ def truncated_normal(
     make up for the tails; `variance_scaling` does.
     """
     std = _STD[_preset(preset)] if std is None else std
-    if preset == "torch" and number("std", std, least=0) > 0:
-        lower, upper = (lower - mean) / std, (upper - mean) / std
+    if preset == "torch" and (spread := number("std", std, least=0)) > 0:
+        centre = number("mean", mean)
+        lower, upper = (
+            (real(name, bound) - centre) / spread
+            for name, bound in (("lower", lower), ("upper", upper))
+        )
     parameters = {"mean": mean, "std": std, "lower": lower, "upper": upper}
     return draw("truncated_normal", parameters, shape, rng, dtype, out, shard)
 
@@ -489,7 +513,8 @@ def constant(
     shape, dtype, out, shard
         As in `variance_scaling`.
     value : float, default 0.0
-        The value.
+        The value; infinity and NaN are kept, but a number that is too large for the dtype is not
+        turned into infinity.
     rng
         Not used; it is here so that all initializers are called alike.
 
@@ -497,11 +522,8 @@ def constant(
     -------
     ndarray, or `out`
     """
-    array, _, _, result = place(shape, dtype, out, shard)
-    try:
-        assign(array, float(value))
-    except (TypeError, ValueError):
-        raise TypeError(f"value must be a number; got {value!r}") from None
+    array, _, _, _, result = place(shape, dtype, out, shard)
+    assign(array, fill_value("value", value, array.dtype))
     return result
 
 
@@ -557,12 +579,12 @@ def identity(
     -----
     `torch.nn.init.eye_` (which has no gain) and `keras.initializers.Identity`.
     """
-    array, first, strides, result = place(shape, dtype, out, shard)
-    if array.ndim != 2:
-        raise ValueError(f"shape must have two axes for an identity; got {_whole(shape, array)}")
-    row, column = divmod(first, strides[0]) if strides[0] else (0, 0)
-    rows, columns = np.arange(array.shape[0]) + row, np.arange(array.shape[1]) + column
-    assign(array, np.where(rows[:, None] == columns, number("gain", gain), 0.0))
+    array, whole, _, _, result = place(shape, dtype, out, shard)
+    if len(whole) != 2:
+        raise ValueError(f"shape must have two axes for an identity; got {whole}")
+    diagonal = number("gain", gain, dtype=array.dtype)
+    rows, columns = (np.arange(*bounds) for bounds in shard_bounds(shard, whole))
+    assign(array, np.where(rows[:, None] == columns, diagonal, 0.0))
     return result
 
 
@@ -606,8 +628,8 @@ def dirac(
     `torch.nn.init.dirac_`: the 1 stands at index length // 2 of the other axes. JAX and Keras have
     none.
     """
-    array, _, _, result = place(shape, dtype, out, shard)
-    whole, axes = _kernel(shape, array, in_axis, out_axis, preset)
+    array, whole, _, _, result = place(shape, dtype, out, shard)
+    axes = _kernel_axes(whole, in_axis, out_axis, preset)
     if integer("groups", groups, least=1) > whole[axes[1]] or whole[axes[1]] % groups:
         raise ValueError(f"groups must divide {whole[axes[1]]}, the outputs; got {groups}")
     inputs, outputs = whole[axes[0]], whole[axes[1]]
@@ -619,21 +641,16 @@ def dirac(
 delta = dirac
 
 
-def _whole(shape: Shape | None, array: Any) -> tuple[int, ...]:
-    return array.shape if shape is None else shape_tuple(shape)
-
-
-def _kernel(
-    shape: Shape | None, array: Any, in_axis: int | None, out_axis: int | None, preset: str
-) -> tuple[tuple[int, ...], tuple[int, int]]:
-    """Return the shape of a whole kernel, and the axes of its inputs and outputs."""
-    whole = _whole(shape, array)
+def _kernel_axes(
+    whole: tuple[int, ...], in_axis: int | None, out_axis: int | None, preset: str
+) -> tuple[int, int]:
+    """Return the axes of the inputs and outputs of a kernel of this shape."""
     if len(whole) < 3:
         raise ValueError(f"shape must have three axes or more, a convolution's; got {whole}")
     axes = (1, 0) if _preset(preset) == "torch" else (-2, -1)
     axes = axes[0] if in_axis is None else in_axis, axes[1] if out_axis is None else out_axis
     _fans(whole, *axes)  # checks them
-    return whole, (axes[0] % len(whole), axes[1] % len(whole))
+    return axes[0] % len(whole), axes[1] % len(whole)
 
 
 def _at_centre(
@@ -697,8 +714,7 @@ def orthogonal(
     from the same distribution by LAPACK, whose bits depend on the machine. Saxe, McClelland and
     Ganguli (2014).
     """
-    array, _, _, result = place(shape, dtype, out, shard)
-    whole = _whole(shape, array)
+    array, whole, _, _, result = place(shape, dtype, out, shard)
     if len(whole) < 2:
         raise ValueError(f"shape must have two axes or more to be orthogonal; got {whole}")
     axis = column_axis
@@ -707,7 +723,8 @@ def orthogonal(
     if not -len(whole) <= integer("column_axis", axis) < len(whole):
         raise ValueError(f"column_axis must be an axis of shape {whole}; got {axis!r}")
     moved = tuple(n for i, n in enumerate(whole) if i != axis % len(whole))
-    matrix = _orthonormal(math.prod(moved), whole[axis], key(rng)) * number("gain", gain)
+    length = number("gain", gain, dtype=array.dtype)
+    matrix = _orthonormal(math.prod(moved), whole[axis], key(rng)) * length
     matrix = np.moveaxis(matrix.reshape(*moved, whole[axis]), -1, axis)
     assign(array, matrix[tuple(slice(*b) for b in shard_bounds(shard, whole))])
     return result
@@ -753,11 +770,12 @@ def delta_orthogonal(
     -----
     JAX' `delta_orthogonal`: Xiao et al. (2018). The centre is index (length - 1) // 2.
     """
-    array, _, _, result = place(shape, dtype, out, shard)
-    whole, axes = _kernel(shape, array, in_axis, out_axis, preset)
+    array, whole, _, _, result = place(shape, dtype, out, shard)
+    axes = _kernel_axes(whole, in_axis, out_axis, preset)
     if whole[axes[0]] > whole[axes[1]]:
         raise ValueError(f"shape must have no more inputs than outputs; got {whole}")
-    matrix = _orthonormal(whole[axes[0]], whole[axes[1]], key(rng)) * number("gain", gain)
+    length = number("gain", gain, dtype=array.dtype)
+    matrix = _orthonormal(whole[axes[0]], whole[axes[1]], key(rng)) * length
     _at_centre(array, whole, axes, matrix, [(n - 1) // 2 for n in whole], shard)
     return result
 
@@ -794,23 +812,22 @@ def sparse(
     Martens (2010); `torch.nn.init.sparse_`, with the same meaning of rows and columns. JAX and
     Keras have none.
     """
-    array, first, strides, result = place(shape, dtype, out, shard)
-    whole = _whole(shape, array)
+    where = place(shape, dtype, out, shard)
+    array, whole, _, _, result = where
     if len(whole) != 2:
         raise ValueError(f"shape must have two axes to be sparse; got {whole}")
-    if number("sparsity", sparsity, least=0) > 1:
+    share = number("sparsity", sparsity, least=0)
+    if share > 1:
         raise ValueError(f"sparsity must be at most 1; got {sparsity!r}")
-    root = key(rng)
-    type_ = np.float64 if array.dtype == np.float64 else np.float32
-    std = float(type_(number("std", std, least=0)))
-    functions().fill(array, "normal", root, 0.0, std, start=first, index_strides=strides)
+    values, root = checked(where, "normal", {"mean": 0.0, "std": std}), key(rng)
+    fill_place(where, "normal", values, root)
     (row, row_end), (column, _) = shard_bounds(shard, whole)
     lots = np.empty((whole[0], array.shape[1]), np.float64)
     more = dict(start=column, index_strides=(whole[1], 1))
     functions().fill(lots, "uniform", split(root, 1), 0.0, 1.0, **more)
     order = np.argsort(lots, axis=0, kind="stable")
     zero = np.zeros(lots.shape, bool)
-    np.put_along_axis(zero, order[: math.ceil(sparsity * whole[0])], True, axis=0)
+    np.put_along_axis(zero, order[: math.ceil(share * whole[0])], True, axis=0)
     array[zero[row:row_end]] = 0
     return result
 
@@ -842,7 +859,8 @@ def lsuv(
     Raises
     ------
     TypeError, ValueError
-        If an argument is not as described, or a layer's outputs on the batch do not vary.
+        If an argument is not as described, or a layer's outputs on the batch do not vary. The
+        weights are then as they were.
 
     Notes
     -----
@@ -854,10 +872,17 @@ def lsuv(
     number("tolerance", tolerance, least=0)
     integer("steps", steps, least=1)
     root, layers, f = key(rng), len(network.layers), functions()
-    x = np.asarray(batch, network.dtype)
-    x = x.reshape(len(x), -1)
+    params = network.params
     for i in range(1, layers + 1):
-        w, b = network.params[f"W{i}"], network.params[f"b{i}"]
+        writable(f"params['W{i}']", params[f"W{i}"])
+    x = real_array("batch", batch, network.dtype)
+    inputs = params["W1"].shape[0]
+    if x.ndim < 2 or len(x) == 0 or math.prod(x.shape[1:]) != inputs:
+        raise ValueError(f"batch must have one row or more of {inputs} inputs; got shape {x.shape}")
+    x = x.reshape(len(x), inputs)
+    made = []  # put in place once all are
+    for i in range(1, layers + 1):
+        w, b = np.empty_like(params[f"W{i}"]), params[f"b{i}"]
         orthogonal(out=w, rng=split(root, i))
         for _ in range(steps):
             z = f.affine(x, w, b).astype(np.float64).ravel()
@@ -869,6 +894,9 @@ def lsuv(
                 break
             w /= w.dtype.type(math.sqrt(variance))
         x = f.affine(x, w, b, network.activation if i < layers else None)
+        made.append(w)
+    for i, w in enumerate(made, start=1):
+        params[f"W{i}"][...] = w
     return network
 
 

@@ -63,7 +63,7 @@ class Momentum:
     lr : float, default 0.01
         Learning rate, >= 0. It may be changed between updates.
     momentum : float, default 0.9
-        The share of the velocity that is kept, >= 0.
+        The share of the velocity that is kept, 0 <= momentum < 1.
 
     Attributes
     ----------
@@ -79,12 +79,15 @@ class Momentum:
     def __init__(self, lr: float = 0.01, momentum: float = 0.9) -> None:
         self.lr, self.momentum = lr, momentum
         number("lr", lr, least=0)
-        number("momentum", momentum, least=0)
+        number("momentum", momentum, least=0, below=1)
         self.v: dict[str, Array] = {}
 
     def update(self, params: Mapping[str, Array], grads: Mapping[str, npt.ArrayLike]) -> None:
         """Take a step, in place; arguments and errors as in `SGD.update`."""
-        lr, momentum = number("lr", self.lr, least=0), number("momentum", self.momentum, least=0)
+        lr, momentum = (
+            number("lr", self.lr, least=0),
+            number("momentum", self.momentum, least=0, below=1),
+        )
         pairs = list(_pairs(params, grads))
         for key, param, _ in pairs:
             if key not in self.v:

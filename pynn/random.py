@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, SupportsIndex, TypeAlias
 
@@ -20,7 +21,7 @@ import numpy.typing as npt
 
 from ._backend import functions
 from ._checks import bits_of, fill_dtype, number, real, shape_tuple, shard_bounds, writable
-from ._core import philox4x32
+from ._core import next_bits, philox4x32, seed_key
 
 __all__ = ["Philox4x32", "key", "normal", "philox4x32", "truncated_normal", "uniform"]
 
@@ -69,13 +70,20 @@ def key(rng: RNG = None) -> int:
     ValueError
         If an int is negative.
     """
-    if isinstance(rng, np.random.BitGenerator):
-        rng = np.random.Generator(rng)
-    if isinstance(rng, np.random.Generator):
-        return int(rng.integers(0, 2**64, dtype=np.uint64))
-    if not isinstance(rng, np.random.SeedSequence):
-        rng = np.random.SeedSequence(_entropy(rng))
-    return int(rng.generate_state(1, np.uint64)[0])
+    if type(rng) is int and 0 <= rng < 2**64:
+        return seed_key(rng)
+    if rng is None:
+        return int.from_bytes(os.urandom(8), "little")
+    source: Any = rng.bit_generator if isinstance(rng, np.random.Generator) else rng
+    if isinstance(source, np.random.BitGenerator):
+        with source.lock:
+            return next_bits(source.capsule)
+    if not isinstance(source, np.random.SeedSequence):
+        source = _entropy(source)
+        if isinstance(source, int) and source < 2**64:
+            return seed_key(source)
+        source = np.random.SeedSequence(source)
+    return int(source.generate_state(1, np.uint64)[0])
 
 
 def split(stream: int, number: int) -> int:
@@ -136,8 +144,8 @@ def normal(
     Raises
     ------
     TypeError, ValueError
-        For a negative or non-finite parameter, a shape that is no shape, or an `out` that cannot be
-        filled as asked.
+        For a negative scale, a parameter that is not finite in the dtype, a shape that is no shape, or
+        an `out` that cannot be filled as asked.
 
     Notes
     -----
@@ -230,6 +238,11 @@ def truncated_normal(
     return draw("truncated_normal", parameters, shape, rng, dtype, out)
 
 
+# The array to be filled (of bfloat16, the bits); the shape of the whole, of which it may be a shard; the index of its first
+# element there; the strides of the index along its axes, or None where it is the whole; what the caller is to return.
+Place: TypeAlias = tuple[Array, tuple[int, ...], int, tuple[int, ...] | None, Any]
+
+
 def draw(
     distribution: str,
     parameters: dict[str, float],
@@ -243,53 +256,67 @@ def draw(
 
     The parameters, named as the caller's are, come in the order of the distribution's row.
     """
-    array, start, strides, result = place(shape, dtype, out, shard)
-    type_ = np.float64 if array.dtype == np.float64 else np.float32
-    given = list(parameters.items())
-    with np.errstate(over="ignore"):
-        values = [float(type_(number(name, x))) for name, x in given[:2]]
-        for (name, _), x in zip(given[:2], values, strict=True):
-            number(f"{name} in {np.dtype(type_)}", x)
-        if distribution == "uniform":
-            low, high = np.array(values, type_)
-            if not 0 < high - low < np.inf:
-                raise ValueError(f"high - low must be positive and finite; got {high} - {low}")
-        else:
-            number(given[1][0], values[1], least=0)
-        for name, x in given[2:]:
-            values.append(float(type_(real(name, x))))
-    functions().fill(array, distribution, key(rng), *values, start=start, index_strides=strides)
+    return draw_into(place(shape, dtype, out, shard), distribution, parameters, rng)
+
+
+def draw_into(where: Place, distribution: str, parameters: dict[str, float], rng: RNG) -> Any:
+    """Fill a place; the parameters are as in `draw`."""
+    values = checked(where, distribution, parameters)
+    return fill_place(where, distribution, values, key(rng))
+
+
+def checked(where: Place, distribution: str, parameters: dict[str, float]) -> list[float]:
+    """Return the parameters as numbers that the distribution can have in the dtype of a place."""
+    dtype = where[0].dtype
+    (name1, value1), (name2, value2), *bounds = parameters.items()
+    least = -math.inf if distribution == "uniform" else 0.0
+    values = [number(name1, value1, dtype=dtype), number(name2, value2, least, dtype=dtype)]
+    if distribution == "uniform":
+        if not values[0] < values[1]:
+            raise ValueError(f"{name1} must be less than {name2}; got {value1!r} and {value2!r}")
+        number(f"{name2} - {name1}", values[1] - values[0], dtype=dtype)
+    for name, value in bounds:
+        values.append(real(name, value))
+    return values
+
+
+def fill_place(where: Place, distribution: str, values: list[float], stream: int) -> Any:
+    """Fill a place from the stream of a key."""
+    array, _, first, strides, result = where
+    if strides is None:
+        functions().fill(array, distribution, stream, *values)
+    else:
+        functions().fill(array, distribution, stream, *values, start=first, index_strides=strides)
     return result
 
 
-def place(
-    shape: Shape | None, dtype: npt.DTypeLike, out: Any, shard: Shard | None
-) -> tuple[Array, int, tuple[int, ...], Any]:
-    """Find or make the array to fill.
-
-    Return it (of bfloat16, the bits), its first element's index, its index strides, and what the
-    caller is to return.
-    """
-    dtype = fill_dtype("dtype", dtype)
+def place(shape: Shape | None, dtype: npt.DTypeLike, out: Any, shard: Shard | None) -> Place:
+    """Find or make the array to fill."""
     array = None if out is None else writable("out", out)
-    if array is not None and dtype != np.float32:  # which may be the default
-        kind = "bfloat16" if array.dtype == np.uint16 else array.dtype.name
-        if dtype.name != kind:
-            raise TypeError(f"out must have the dtype asked for, {dtype}; got {kind}")
+    if array is None or dtype is not np.float32:  # which may be the default
+        dtype = fill_dtype("dtype", dtype)
+    if array is not None:
+        if dtype is not np.float32 and dtype != np.float32:
+            kind = "bfloat16" if array.dtype == np.uint16 else array.dtype.name
+            if dtype.name != kind:
+                raise TypeError(f"out must have the dtype asked for, {dtype}; got {kind}")
+        if shape is None and shard is None:
+            return array, array.shape, 0, None, out
     if shape is None and shard is not None:
         raise TypeError("shape, that of the whole, must be given with shard; got None")
-    whole = shape_tuple(shape) if shape is not None or array is None else array.shape
+    whole = shape_tuple(shape)
     if math.prod(whole) > 2**64:
         raise ValueError(f"shape is too large, at most 2**64 elements in all; got {whole}")
-    bounds = shard_bounds(shard, whole)
-    part = tuple(stop - start for start, stop in bounds)
-    result = out
+    part, first, strides = whole, 0, None
+    if shard is not None:
+        bounds = shard_bounds(shard, whole)
+        part = tuple(stop - start for start, stop in bounds)
+        strides = tuple(math.prod(whole[axis + 1 :]) for axis in range(len(whole)))
+        first = sum(start * stride for (start, _), stride in zip(bounds, strides, strict=True))
     if array is None:
-        result = np.empty(part, dtype)
-        array = bits_of(result)
+        out = np.empty(part, dtype)
+        array = bits_of(out)
     elif array.shape != part:
         asked = "shape" if shard is None else "shard"
         raise ValueError(f"out must have the shape that {asked} gives, {part}; got {array.shape}")
-    strides = tuple(math.prod(whole[axis + 1 :]) for axis in range(len(whole)))
-    first = sum(start * stride for (start, _), stride in zip(bounds, strides, strict=True))
-    return array, first, strides, result
+    return array, whole, first, strides, out

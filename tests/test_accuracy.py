@@ -71,6 +71,7 @@ def test_a_sample_writes_nothing_unasked(run, tmp_path):
         (["gauss"], "gauss"),
         (["relu", "--stride", "0"], "--stride"),
         (["relu", "--stride", "x"], "--stride"),
+        (["relu", "--stride", "99999999999"], "--stride"),
         (["relu", "--out", "missing.md"], "missing.md"),
         (["relu", "--out", "."], "."),
         (["relu", "--out", "plain.md"], "no table"),

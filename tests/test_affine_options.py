@@ -408,6 +408,10 @@ def test_packed_is_a_snapshot(dtype, rng):
         weights[...] = 0
     with pytest.raises(ValueError, match=r"(?i)writ"):
         weights.flags.writeable = True
+    owner = weights
+    while owner is not None:  # no array behind it that could be written through
+        assert not (isinstance(owner, np.ndarray) and owner.flags.owndata)
+        owner = getattr(owner, "base", None)
     with pytest.raises(AttributeError):
         packed.shape = (1, 2)
     with pytest.raises(AttributeError):
@@ -454,3 +458,15 @@ def test_bad_weights_to_pack(w, error, message):
 def test_packed_shapes_that_do_not_match():
     with pytest.raises(ValueError, match=r"x has shape \(2, 5\), w has shape \(3, 4\)"):
         pynn.affine(np.ones((2, 5)), pynn.pack(np.ones((3, 4))))
+
+
+@pytest.mark.parametrize("name", ["need_dx", "accumulate"])
+@pytest.mark.parametrize("value", ["no", 2, None, 0.0, [], np.ones(1, bool)])
+def test_switches_are_bools(name, value):
+    x, w = np.ones((3, 4)), np.ones((4, 2))
+    out = (np.full((3, 4), 9.0), np.full((4, 2), 9.0), np.full(2, 9.0))
+    with pytest.raises(TypeError, match=rf"^{name} is .*; expected True or False"):
+        pynn.affine_backward(np.ones((3, 2)), x, w, out=out, **{name: value})
+    assert all((array == 9).all() for array in out)
+    dx, _, _ = pynn.affine_backward(np.ones((3, 2)), x, w, need_dx=np.False_)
+    assert dx is None

@@ -187,6 +187,10 @@ BAD = {
     "negative shape": (dict(shape=(3, -1)), ValueError, "shape"),
     "float shape": (dict(shape=(3.0, 2)), TypeError, "shape"),
     "text shape": (dict(shape="32"), TypeError, "shape"),
+    "bool shape": (dict(shape=True), TypeError, "shape"),
+    "bool in shape": (dict(shape=(3, True)), TypeError, "shape"),
+    "float array shape": (dict(shape=np.array([3.0, 4.0])), TypeError, "shape"),
+    "two-dimensional shape": (dict(shape=np.array([[3, 4]])), TypeError, "shape"),
     "longdouble": (dict(shape=(3, 4), dtype=np.longdouble), TypeError, "dtype"),
     "uint16": (dict(shape=(3, 4), dtype=np.uint16), TypeError, "dtype"),
     "int": (dict(shape=(3, 4), dtype=int), TypeError, "dtype"),
@@ -283,6 +287,97 @@ def test_bad_parameters():
 def test_constant_takes_a_number(value):
     with pytest.raises((TypeError, ValueError), match="value"):
         initializers.constant((3, 4), value)
+
+
+TEXT = {
+    "scale": lambda x: initializers.variance_scaling((3, 4), x),
+    "mean": lambda x: initializers.normal((3, 4), x),
+    "std": lambda x: initializers.normal((3, 4), 0.0, x),
+    "low": lambda x: initializers.uniform((3, 4), x, 1.0),
+    "lower": lambda x: initializers.truncated_normal((3, 4), lower=x),
+    "upper": lambda x: initializers.truncated_normal((3, 4), upper=x, preset="torch"),
+    "value": lambda x: initializers.constant((3, 4), x),
+    "gain": lambda x: initializers.orthogonal((3, 4), x),
+    "sparsity": lambda x: initializers.sparse((3, 4), x),
+    "loc": lambda x: pynn.random.normal(3, x),
+    "high": lambda x: pynn.random.uniform(3, -1, x),
+}
+
+
+@pytest.mark.parametrize("value", ["0.5", b"0.5", bytearray(b"1"), np.str_("1"), np.array("1")])
+@pytest.mark.parametrize("name", TEXT)
+def test_text_is_no_number(name, value):
+    with pytest.raises(TypeError, match=f"{name} must be a number"):
+        TEXT[name](value)
+
+
+def test_numbers_of_any_kind():
+    want = initializers.normal((3, 4), 1.0, 2.0, rng=0)
+    for one, two in ((1, 2), (np.float32(1), np.int8(2)), (np.array(1.0), np.array(2)), (True, 2)):
+        oracles.assert_same_bits(initializers.normal((3, 4), one, two, rng=0), want)
+    with pytest.raises(ValueError, match="mean must be finite"):
+        initializers.normal((3, 4), 10**400)
+
+
+@pytest.mark.parametrize(
+    "shape", [[3, 4], np.array([3, 4]), np.array([3, 4], np.uint8), (3, np.int64(4))]
+)
+def test_shapes_of_any_kind(shape):
+    want = initializers.he_normal((3, 4), rng=0)
+    oracles.assert_same_bits(initializers.he_normal(shape, rng=0), want)
+    oracles.assert_same_bits(initializers.he_normal(iter(shape), rng=0), want)
+    part = (slice(1, 3), slice(None))
+    oracles.assert_same_bits(initializers.he_normal(shape, rng=0, shard=part), want[part])
+    assert initializers.zeros(shape).shape == initializers.orthogonal(shape).shape == (3, 4)
+
+
+OVERFLOWS = {  # by way of float32
+    "float16": 65520 - 2.0**-9,
+    "bfloat16": 2.0**128 - 2.0**119 - 2.0**103,
+    "float32": 2.0**128 - 2.0**103,
+}
+
+
+@pytest.mark.parametrize("kind", OVERFLOWS)
+def test_no_parameter_overflows(kind):
+    """The least number that rounds to infinity is refused, the one before it is not."""
+    type_ = half(kind) if kind != "float32" else np.float32
+    much = OVERFLOWS[kind]
+    less = np.nextafter(much, 0)
+    for named, call in (
+        ("value", lambda x, out: initializers.constant(out=out, value=x)),
+        ("value", lambda x, out: initializers.constant(out=out, value=-x)),
+        ("gain", lambda x, out: initializers.identity(out=out, gain=x)),
+        ("gain", lambda x, out: initializers.orthogonal(out=out, gain=x)),
+        ("mean", lambda x, out: initializers.normal(out=out, mean=x, std=0.0)),
+        ("std", lambda x, out: initializers.truncated_normal(out=out, std=x)),
+        ("std", lambda x, out: initializers.sparse(out=out, sparsity=1.0, std=x)),
+        ("high", lambda x, out: initializers.uniform(out=out, low=0.0, high=x)),
+        ("high - low", lambda x, out: initializers.uniform(out=out, low=-x / 2, high=x / 2)),
+    ):
+        out = np.full((2, 3), 9, type_)
+        with pytest.raises(ValueError, match=f"{named} must be finite in {kind}"):
+            call(much, out)
+        assert (out == 9).all()
+        call(less, out)
+        if named in ("value", "mean"):
+            assert np.isfinite(out.astype(float)).all()
+    for value in (math.inf, -math.inf, math.nan):
+        got = initializers.constant((2, 2), value, dtype=type_).astype(float)
+        assert np.array_equal(got, np.full((2, 2), value), equal_nan=True)
+
+
+def test_a_refused_call_takes_nothing_from_a_generator():
+    one, two = np.random.default_rng(1), np.random.default_rng(1)
+    for call in (
+        lambda: initializers.normal((3,), std=-1.0, rng=one),
+        lambda: initializers.he_normal((3, 4), dtype=int, rng=one),
+        lambda: pynn.random.uniform(3, 2.0, 1.0, rng=one),
+        lambda: initializers.sparse((3, 4), std="1", rng=one),
+    ):
+        with pytest.raises((TypeError, ValueError)):
+            call()
+    assert one.random() == two.random()
 
 
 def test_empty_and_scalar_shapes(dtype):
@@ -415,8 +510,16 @@ def test_lsuv(dtype):
         z = x @ net.params[f"W{i}"] + net.params[f"b{i}"]
         assert abs(z.var() - 1) < 0.011
         x = np.tanh(z)
-    with pytest.raises(ValueError, match="batch"):
-        initializers.lsuv(net, np.zeros((5, 20)))
+    before = {name: param.copy() for name, param in net.params.items()}
+    nan = np.full((5, 20), np.nan)
+    for batch in (np.zeros((5, 20)), np.ones((0, 20)), np.ones((5, 19)), np.ones(20), nan):
+        with pytest.raises(ValueError, match="batch must"):
+            initializers.lsuv(net, batch)
+    for batch in ("text", np.ones((5, 20), complex)):
+        with pytest.raises(TypeError, match="batch must"):
+            initializers.lsuv(net, batch)
+    for name, param in net.params.items():
+        oracles.assert_same_bits(param, before[name])
     with pytest.raises(TypeError, match="network"):
         initializers.lsuv(object(), x)
 
@@ -567,8 +670,25 @@ CALLS = [
     layer("sparse", (90, 70)),
     layer("sparse", (90, 70), sparsity=0.5, dtype=np.float64),
     layer("constant", (90, 70), value=0.1),
+    layer("zeros", (90, 70)),
+    layer("ones", (90, 70), dtype=np.float16),
 ]
 assert len(CALLS) >= 30
+# The first 8 digits of their hashes: a call that gives others breaks its users' seeds.
+FROZEN = (
+    "4a3905c7 cde18604 bc3a90ea fcdd75d0 d664a331 0995cff1 b1cf1145 dc9961fd 6dfad55a "
+    "c08cbcf2 966a55dc b2b04676 da3f4920 d92b4839 f6cc00b2 4379bcb7 c365c4d7 01d3d475 "
+    "5871b2ea c499a551 b0de7234 502772c1 9ca7ebe0 7317703e 28a85cdf 70aaab2b 42717397 "
+    "d39e9167 43410abd 928e00a4 d6c2fd35 427ca740 d254f55b 54a154be"
+)
+OTHER_NAMES = {"eye": "identity", "delta": "dirac"}
+OTHERS = {"Recommendation", "gain", "recommend", "lsuv"}  # which fill nothing, or no tensor
+
+
+def test_every_initializer_is_called():
+    for name, known in OTHER_NAMES.items():
+        assert initializer(name) is initializer(known)
+    assert {name for name, *_ in CALLS} == {*initializers.__all__} - OTHERS - {*OTHER_NAMES}
 
 
 def test_equal_hashes(every_setting):
@@ -586,3 +706,26 @@ def test_equal_hashes(every_setting):
             for values in (whole, parts):
                 found = hashlib.sha256(values.tobytes()).hexdigest()
                 assert known.setdefault(i, found) == found, f"{setting}: {name} {arguments}"
+    assert " ".join(digest[:8] for digest in known.values()) == FROZEN
+
+
+@pytest.mark.parametrize("name", ["he_normal", "he_uniform", "truncated_normal", "orthogonal"])
+def test_equal_hashes_of_bfloat16(name, every_setting):
+    type_, known = half("bfloat16"), set()
+    for _ in every_setting():
+        whole, parts = (initializer(name)((90, 70), rng=5, dtype=type_) for _ in range(2))
+        for rows in itertools.pairwise((0, 7, 64, 90)):
+            shard = (slice(*rows), slice(None))
+            initializer(name)((90, 70), rng=5, shard=shard, out=parts[shard])
+        known |= {hashlib.sha256(values.tobytes()).hexdigest() for values in (whole, parts)}
+    assert len(known) == 1
+
+
+def test_equal_hashes_of_lsuv(every_setting):
+    batch, known = initializers.normal((50, 20), 0.0, 1.0, rng=3), set()
+    for _ in every_setting():
+        net = pynn.networks.MultiLayerNet(20, [30, 40], 10, activation="tanh", rng=0)
+        initializers.lsuv(net, batch, rng=1)
+        everything = b"".join(param.tobytes() for param in net.params.values())
+        known.add(hashlib.sha256(everything).hexdigest())
+    assert len(known) == 1

@@ -393,3 +393,17 @@ def test_backend_names():
     assert pynn.get_backend() == "pynn"
     pynn.use_backend("numpy")
     assert pynn.get_backend() == "numpy"
+
+
+@pytest.mark.parametrize("lr", ["0.5", b"0.5", np.str_("0.5"), np.array("0.5"), 1j, None, [0.5]])
+def test_a_learning_rate_is_a_number(lr):
+    for optimizer in (optimizers.SGD, optimizers.Momentum):
+        with pytest.raises(TypeError, match="lr must be a number"):
+            optimizer(lr)
+    assert optimizers.SGD(np.float32(0.5)).lr == optimizers.SGD(np.array(0.5)).lr == 0.5
+
+
+@pytest.mark.parametrize("momentum", [1, 2, -0.1, np.nan])
+def test_momentum_is_a_share(momentum):
+    with pytest.raises(ValueError, match="momentum must be"):
+        optimizers.Momentum(0.1, momentum)

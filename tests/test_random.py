@@ -249,7 +249,24 @@ def test_seeds_of_spec_7(rng):
     assert draw(generator.bit_generator) != draw(generator)
 
 
-@pytest.mark.parametrize("seed", ["seed", 1.5, object(), -1, np.random.RandomState(1)])
+def test_keys_of_seeds_are_numpys():
+    """The key of an int is SeedSequence's first 64 bits; that of a generator its next."""
+    edges = [2**i + j for i in range(0, 140, 4) for j in (-1, 0, 1)]
+    for seed in (*edges, *map(int, np.random.default_rng(0).integers(0, 2**64, 300, np.uint64))):
+        want = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0])
+        assert pynn.random.key(seed) == want
+    for seed in ([], [0], [2**40, 3], (1, 2, 3, 4, 5, 6), np.uint64(2**63), np.arange(5)):
+        want = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0])
+        assert pynn.random.key(seed) == want
+    names = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
+    for make in (*(getattr(np.random, name) for name in names), pynn.random.Philox4x32):
+        one, two = np.random.Generator(make(3)), np.random.Generator(make(3))
+        for source in (one, one.bit_generator, one):
+            assert pynn.random.key(source) == two.integers(0, 2**64, dtype=np.uint64)
+            assert one.integers(9, size=3).tolist() == two.integers(9, size=3).tolist()
+
+
+@pytest.mark.parametrize("seed", ["seed", 1.5, True, object(), -1, np.random.RandomState(1)])
 def test_bad_seeds(seed):
     with pytest.raises((TypeError, ValueError), match="rng"):
         pynn.random.normal(3, rng=seed)
@@ -397,3 +414,39 @@ def test_bit_generator_advances_jumps_spawns_and_pickles():
             pynn.random.Philox4x32(**bad)
     with pytest.raises(ValueError, match="state"):
         one.state = np.random.PCG64(1).state
+
+
+def states():
+    """Name of what is wrong -> a state that is no state."""
+    good = pynn.random.Philox4x32(3).state
+    for name in good:
+        yield f"no {name}", {k: v for k, v in good.items() if k != name}
+    for name in good["state"]:
+        inner = {k: v for k, v in good["state"].items() if k != name}
+        yield f"no {name} in state", {**good, "state": inner}
+        for value in (-1, 2**130, 1.5, "1", None):
+            yield f"{name} = {value}", {**good, "state": {**good["state"], name: value}}
+    for name in ("has_uint32", "uinteger"):
+        for value in (-1, 2**32, 0.5, "1", None):
+            yield f"{name} = {value}", {**good, name: value}
+    yield "list", [good]
+    yield "state list", {**good, "state": [1, 2, 3]}
+
+
+@pytest.mark.parametrize("state", [pytest.param(s, id=name) for name, s in states()])
+def test_bad_states(state):
+    """An error that says what the state lacks, and the generator is as it was."""
+    generator, twin = pynn.random.Philox4x32(3), pynn.random.Philox4x32(3)
+    assert np.array_equal(generator.random_raw(5), twin.random_raw(5))
+    with pytest.raises((TypeError, ValueError), match=r"state must|in state must"):
+        generator.state = state
+    assert np.array_equal(generator.random_raw(5), twin.random_raw(5))
+
+
+@pytest.mark.parametrize("value", [1.5, "1", None, np.float64(2)])
+def test_blocks_are_whole(value):
+    generator = pynn.random.Philox4x32(3)
+    with pytest.raises(TypeError, match="delta must be an int"):
+        generator.advance(value)
+    with pytest.raises(TypeError, match="jumps must be an int"):
+        generator.jumped(value)

@@ -268,8 +268,17 @@ py::object affine(py::object x_argument, py::object w_argument, py::object b_arg
     return y.result;
 }
 
+// A bool of Python or NumPy: other objects are truth values by accident.
+bool yes_or_no(const char *name, py::handle object) {
+    if (PyBool_Check(object.ptr()) || PyArray_IsScalar(object.ptr(), Bool)) return PyObject_IsTrue(object.ptr()) == 1;
+    throw py::type_error(std::string(name) + " is " + text_of(py::repr(object)) + "; expected True or False");
+}
+
 py::tuple backward(py::object dy_argument, py::object x_argument, py::object w_argument, py::object y_argument,
-                   py::object activation_name, bool need_dx, py::object out_argument, bool accumulate) {
+                   py::object activation_name, py::object need_dx_argument, py::object out_argument,
+                   py::object accumulate_argument) {
+    const bool need_dx = yes_or_no("need_dx", need_dx_argument);
+    const bool accumulate = yes_or_no("accumulate", accumulate_argument);
     Operand dy = take("dy", dy_argument), x = take("x", x_argument), w = take("w", w_argument);
     const std::optional<std::size_t> activation = activation_index(activation_name);
     if (activation && activation_saves[*activation] != 'y')
@@ -341,7 +350,13 @@ PackedWeights pack(py::object w_argument) {
     PackedWeights packed{owned(PyArray_FromArray(of(w), PyArray_DescrFromType(type), flags)), {}};
     PyArrayObject *array = as_array(packed.weights);
     PyArray_CLEARFLAGS(array, NPY_ARRAY_WRITEABLE);
-    packed.weights = owned(PyArray_View(array, nullptr, nullptr)); // one that cannot be made writeable again
+    // The view that is given away has an owner that is no array, so that nobody can make it writeable again.
+    py::capsule owner(static_cast<void *>(packed.weights.inc_ref().ptr()),
+                      [](void *weights) { Py_DECREF(static_cast<PyObject *>(weights)); });
+    packed.weights = owned(PyArray_NewFromDescr(&PyArray_Type, PyArray_DescrFromType(type), 2, PyArray_DIMS(array),
+                                                nullptr, PyArray_DATA(array), NPY_ARRAY_CARRAY_RO, nullptr));
+    if (PyArray_SetBaseObject(as_array(packed.weights), owner.release().ptr()) < 0) throw py::error_already_set();
+    array = as_array(packed.weights);
     if (type == computed)
         with_type(type, [&]<class T>(T) {
             const npy_intp k = PyArray_DIM(array, 0), n = PyArray_DIM(array, 1);

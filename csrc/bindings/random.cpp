@@ -21,11 +21,10 @@
 namespace pynn {
 namespace {
 
-constexpr std::size_t run_length = 1 << 13;   // elements of a tile that needs no buffer
-constexpr std::size_t row_length = 128;       // of the buffer
-constexpr std::size_t buffer_rows = 64;       // so that whole cache lines are written at a time
-constexpr std::uint64_t sparse = 32;          // larger steps in the stream: draw one by one
-constexpr std::size_t drawn_length = 1 << 12; // of the floats that become 16-bit numbers
+constexpr std::size_t run_length = 1 << 13; // elements of a tile that needs no buffer
+constexpr std::size_t row_length = 128;     // of the buffer
+constexpr std::size_t buffer_rows = 64;     // so that whole cache lines are written at a time
+constexpr std::uint64_t sparse = 32;        // larger steps in the stream: draw one by one
 
 template <class... T> bool finite(T... values) { return (std::isfinite(values) && ...); }
 
@@ -53,6 +52,7 @@ template <class T> struct Rules {
 };
 struct Row {
     const char *name, *words, *parameters;
+    std::size_t count; // of the parameters
     Rules<float> float32;
     Rules<double> float64;
     template <class T> const Rules<T> &rules() const {
@@ -63,7 +63,12 @@ struct Row {
     }
 };
 #define PYNN_ROW(name, make, condition, words, ...)                                                                    \
-    Row{#name, words, #__VA_ARGS__, {name##_allowed<float>, make<float>}, {name##_allowed<double>, make<double>}},
+    Row{#name,                                                                                                         \
+        words,                                                                                                         \
+        #__VA_ARGS__,                                                                                                  \
+        names_in(#__VA_ARGS__),                                                                                        \
+        {name##_allowed<float>, make<float>},                                                                          \
+        {name##_allowed<double>, make<double>}},
 constexpr Row rows[] = {PYNN_DISTRIBUTIONS(PYNN_ROW)};
 #undef PYNN_ROW
 
@@ -99,7 +104,8 @@ std::uint64_t whole_number(const std::string &name, py::handle object) {
     throw py::value_error(name + " is " + text_of(object) + "; expected a whole number from 0 to 2**64 - 1");
 }
 
-double real_number(const std::string &name, py::handle object) {
+// Parameter i of a row; its name is looked up when something is wrong with it.
+double real_number(const Row &row, std::size_t i, py::handle object) {
     const double value = PyFloat_AsDouble(object.ptr());
     if (PyErr_Occurred() == nullptr) return value;
     if (PyErr_ExceptionMatches(PyExc_OverflowError)) { // an int that no double holds
@@ -108,7 +114,7 @@ double real_number(const std::string &name, py::handle object) {
     }
     if (!PyErr_ExceptionMatches(PyExc_TypeError)) throw py::error_already_set();
     PyErr_Clear();
-    throw py::type_error(name + " is " + text_of(py::repr(object)) + "; expected a real number");
+    throw py::type_error(names_of(row)[i] + " is " + text_of(py::repr(object)) + "; expected a real number");
 }
 
 struct Axis {
@@ -198,12 +204,12 @@ std::vector<TiledAxis> tiled(std::vector<Axis> axes, npy_intp item_size) {
     return merged;
 }
 
-using Rounding = void (*)(const float *from, std::uint16_t *to, std::size_t n);
-
 // T is what is drawn, Out what is written: the same, or 16 bits of a float rounded.
+template <class T, class Out>
+using FillKernel = void (*)(Out *, std::uint64_t, std::uint64_t, std::size_t, const Constants<T> &);
+
 template <class T, class Out> struct Filling {
-    void (*kernel)(T *, std::uint64_t, std::uint64_t, std::size_t, const Constants<T> &);
-    Rounding round;
+    FillKernel<T, Out> kernel;
     char *data;
     std::vector<TiledAxis> axes;
     std::uint64_t key, start;
@@ -223,33 +229,18 @@ template <class T, class Out> struct Filling {
                 if (i < 2) counts[i] = std::min(axis.tile, axis.size - at);
             }
             if (consecutive(axes[0], sizeof(Out)))
-                run(reinterpret_cast<Out *>(to), index, counts[0]);
+                kernel(reinterpret_cast<Out *>(to), key, index, counts[0], constants);
             else
                 by_way_of_buffer(to, index, counts[0], counts[1]);
         }
     }
 
   private:
-    void run(Out *to, std::uint64_t index, std::size_t n) const {
-        if constexpr (std::is_same_v<T, Out>) {
-            kernel(to, key, index, n, constants);
-        } else {
-            T drawn[drawn_length];
-            while (n > 0) {
-                const std::size_t count = std::min(n, drawn_length - index % drawn_length);
-                kernel(drawn, key, index, count, constants);
-                round(drawn, to, count);
-                to += count;
-                index += count;
-                n -= count;
-            }
-        }
-    }
     void by_way_of_buffer(char *to, std::uint64_t index, std::size_t columns, std::size_t rows) const {
         Out buffer[buffer_rows * row_length];
         const std::uint64_t step = axes[0].index_step;
         for (std::size_t row = 0; row < rows; ++row, index += axes[1].index_step)
-            run(buffer + row * row_length, index, (columns - 1) * step + 1);
+            kernel(buffer + row * row_length, key, index, (columns - 1) * step + 1, constants);
         for (std::size_t column = 0; column < columns; ++column, to += axes[0].step) {
             const Out *from = buffer + column * step;
             char *place = to;
@@ -260,11 +251,10 @@ template <class T, class Out> struct Filling {
 };
 
 template <class T, class Out>
-void fill_array(py::handle out, std::size_t distribution, std::uint64_t key, const py::args &given, std::uint64_t start,
-                py::handle index_strides, Rounding round) {
+void fill_array(const FillKernel<T, Out> *kernels, py::handle out, std::size_t distribution, std::uint64_t key,
+                const py::args &given, std::uint64_t start, py::handle index_strides) {
     const Row &row = rows[distribution];
-    const std::vector<std::string> names = names_of(row);
-    if (given.size() != names.size())
+    if (given.size() != row.count)
         throw py::type_error(std::string(row.name) + " has the parameters " + row.parameters + "; got " +
                              std::to_string(given.size()));
     T parameters[most_parameters];
@@ -272,22 +262,21 @@ void fill_array(py::handle out, std::size_t distribution, std::uint64_t key, con
     bool allowed;
     {
         StandardEnvironment environment; // the caller's rounding mode does not reach the parameters either
-        for (std::size_t i = 0; i < names.size(); ++i) parameters[i] = static_cast<T>(real_number(names[i], given[i]));
+        for (std::size_t i = 0; i < row.count; ++i) parameters[i] = static_cast<T>(real_number(row, i, given[i]));
         allowed = row.rules<T>().allowed(parameters);
-        if (allowed) constants = row.rules<T>().make(parameters, names.size());
+        if (allowed) constants = row.rules<T>().make(parameters, row.count);
     }
     if (!allowed) {
         std::string got;
-        for (std::size_t i = 0; i < names.size(); ++i)
-            got += (i > 0 ? ", " : "") + names[i] + " is " + text_of(given[i]);
+        const std::vector<std::string> names = names_of(row);
+        for (std::size_t i = 0; i < row.count; ++i) got += (i > 0 ? ", " : "") + names[i] + " is " + text_of(given[i]);
         throw py::value_error(got + "; expected " + (sizeof(T) == 4 ? "float32" : "float64") + " numbers with " +
                               row.words);
     }
     const std::vector<Axis> axes = axes_of(out, start, index_strides);
     if (PyArray_SIZE(as_array(out)) == 0) return;
-    const auto kernel = active_kernels_of<T>().fill[distribution];
-    const Filling<T, Out> filling{kernel, round,    PyArray_BYTES(as_array(out)), tiled(axes, sizeof(Out)), key,
-                                  start,  constants};
+    const Filling<T, Out> filling{
+        kernels[distribution], PyArray_BYTES(as_array(out)), tiled(axes, sizeof(Out)), key, start, constants};
     std::size_t tiles = 1;
     for (const TiledAxis &axis : filling.axes) tiles *= axis.tiles();
     const std::size_t tile_size = filling.axes[0].tile * filling.axes[1].tile;
@@ -310,20 +299,25 @@ void fill(py::object out, py::object distribution, py::object key, py::args para
     if (!PyArray_Check(out.ptr()))
         throw py::type_error(std::string("out is a ") + Py_TYPE(out.ptr())->tp_name + "; expected a NumPy array");
     PyArrayObject *array = as_array(out);
-    auto *fill_it = PyArray_TYPE(array) == NPY_FLOAT    ? fill_array<float, float>
-                    : PyArray_TYPE(array) == NPY_DOUBLE ? fill_array<double, double>
-                    : PyArray_TYPE(array) == NPY_HALF || PyArray_TYPE(array) == NPY_UINT16
-                        ? fill_array<float, std::uint16_t>
-                        : nullptr;
-    if (fill_it == nullptr || !PyArray_ISNOTSWAPPED(array))
+    const int type = PyArray_TYPE(array);
+    if ((type != NPY_FLOAT && type != NPY_DOUBLE && type != NPY_HALF && type != NPY_UINT16) ||
+        !PyArray_ISNOTSWAPPED(array))
         throw py::type_error("out has dtype " + dtype_text(array) +
                              "; expected float32, float64, float16 or uint16 (for bfloat16) in native byte order");
     if (!PyArray_ISALIGNED(array)) throw py::value_error("out is misaligned; expected an aligned array");
     if (!PyArray_ISWRITEABLE(array)) throw py::value_error("out is read-only; expected a writeable array");
     const std::size_t index = distribution_index(distribution);
-    const KernelTable &kernels = active_kernels();
-    fill_it(out, index, whole_number("key", key), parameters, whole_number("start", start), index_strides,
-            PyArray_TYPE(array) == NPY_HALF ? kernels.to_float16 : kernels.to_bfloat16);
+    const std::uint64_t stream = whole_number("key", key), first = whole_number("start", start);
+    const KernelTable &table = active_kernels();
+    auto fill_by = [&](const auto &kernels) {
+        fill_array(&kernels[0], out, index, stream, parameters, first, index_strides);
+    };
+    if (type == NPY_FLOAT)
+        fill_by(table.float32.fill);
+    else if (type == NPY_DOUBLE)
+        fill_by(table.float64.fill);
+    else
+        fill_by(type == NPY_HALF ? table.fill_float16 : table.fill_bfloat16);
 }
 
 struct PhiloxBlock {
@@ -394,7 +388,7 @@ key : int
     The stream, 0 to 2**64 - 1.
 *parameters : float
     normal: loc and scale, the mean and the standard deviation, which is not negative. uniform: low and high, a
-    half-open range; low alone where the two are equal. truncated_normal: loc, scale, lower and upper, the last two in
+    half-open range, low < high. truncated_normal: loc, scale, lower and upper, the last two in
     standard deviations from loc.
 start : int, default 0
     Index of the element that goes to out[0, ..., 0].
@@ -485,6 +479,39 @@ class PhiloxState {
     std::uint32_t half_ = 0;
 };
 
+// numpy.random.SeedSequence(seed).generate_state(1, uint64)[0], after M. E. O'Neill, "Developing a seed_seq alternative"
+// (2015): the seed's two words and two zeros are hashed into a pool, each word of that mixed into every other, and the
+// state is hashed from the pool.
+std::uint64_t seed_key(std::uint64_t seed) {
+    struct Hash {
+        std::uint32_t constant, multiplier;
+        std::uint32_t operator()(std::uint32_t word) {
+            word ^= constant;
+            constant *= multiplier;
+            word *= constant;
+            return word ^ word >> 16;
+        }
+    };
+    Hash into{0x43b0d7e5, 0x931e8875}, out{0x8b51f9dd, 0x58f38ded};
+    std::uint32_t pool[4] = {static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32), 0, 0};
+    for (std::uint32_t &word : pool) word = into(word);
+    for (int from = 0; from < 4; ++from)
+        for (int to = 0; to < 4; ++to)
+            if (from != to) {
+                const std::uint32_t mixed = 0xca01f9dd * pool[to] - 0x4973f715 * into(pool[from]);
+                pool[to] = mixed ^ mixed >> 16;
+            }
+    const std::uint64_t low = out(pool[0]), high = out(pool[1]);
+    return low | high << 32;
+}
+
+// The next 64 bits of a NumPy BitGenerator, whose lock the caller holds.
+std::uint64_t next_bits(py::capsule capsule) {
+    auto *generator = static_cast<bitgen_t *>(PyCapsule_GetPointer(capsule.ptr(), "BitGenerator"));
+    if (generator == nullptr) throw py::error_already_set();
+    return generator->next_uint64(generator->state);
+}
+
 } // namespace
 
 void bind_random(py::module_ &module) {
@@ -495,6 +522,8 @@ void bind_random(py::module_ &module) {
              py::arg("half"));
     module.def("fill", &fill, py::arg("out"), py::arg("distribution"), py::arg("key"), py::arg("start") = 0,
                py::arg("index_strides") = py::none(), fill_documentation);
+    module.def("seed_key", &seed_key, py::arg("seed"), "The key of a seed from 0 to 2**64 - 1.");
+    module.def("next_bits", &next_bits, py::arg("capsule"), "The next 64 bits of a BitGenerator whose lock is held.");
     module.attr("philox4x32") =
         owned(PyUFunc_FromFuncAndDataAndSignature(philox_loops, philox_data, philox_types, 1, 2, 1, PyUFunc_None,
                                                   "philox4x32", philox_documentation, 0, "(4),(2)->(4)"));

@@ -105,17 +105,12 @@ template <class D, class T> PYNN_INLINE void draw(const Words (&bits)[2], const 
     store(out + group_blocks, values.second);
 }
 
-// `groups` whole groups, the first of number `group`; their block numbers share their upper 32 bits. The rounds of a
-// step run between the draws of the step before: one waits for multiplications while the other computes.
+// The next `groups` whole groups. The rounds of a step run between the draws of the step before: one waits for
+// multiplications while the other computes.
 template <class D, class T>
-PYNN_INLINE void fill_groups(T *out, std::uint64_t key, std::uint64_t group, std::size_t groups,
-                             const Splats<vec<T>> &constants) {
+PYNN_INLINE void draw_groups(T *out, Generator<T> &generator, std::size_t groups, const Splats<vec<T>> &constants) {
     using G = Generator<T>;
     constexpr std::size_t second_draw = G::single ? 2 * group_blocks : G::lanes;
-    G generator(key, group * group_blocks);
-    generator.begin();
-    generator.rounds(2, philox_rounds - 1);
-    generator.end();
     for (T *end = out + groups * group_size<T>; out != end; out += group_size<T>)
         for (std::size_t lane = 0; lane < group_blocks; lane += G::step_blocks) {
             generator.begin();
@@ -127,13 +122,76 @@ PYNN_INLINE void fill_groups(T *out, std::uint64_t key, std::uint64_t group, std
         }
 }
 
+// The halves of 32-bit lanes that Half names, of two vectors in one
+template <std::size_t Half, std::size_t... I>
+PYNN_INLINE vec<std::uint16_t> narrow(vec<std::uint32_t> a, vec<std::uint32_t> b, std::index_sequence<I...>) {
+    return __builtin_shufflevector((vec<std::uint16_t>)a, (vec<std::uint16_t>)b, (2 * I + Half)...);
+}
+
+// How values are kept: as they are, or rounded to 16 bits, to nearest, ties to even, subnormals too; NaN does not occur.
+template <class T> struct Same {
+    using Drawn = T;
+    using Kept = T;
+};
+struct BFloat16 {
+    using Drawn = float;
+    using Kept = std::uint16_t;
+    static constexpr std::size_t half = 1;
+    static PYNN_INLINE vec<std::uint32_t> round(vec<std::uint32_t> word) { return word + 0x7fff + ((word >> 16) & 1); }
+};
+struct Float16 {
+    using Drawn = float;
+    using Kept = std::uint16_t;
+    static constexpr std::size_t half = 0;
+    static PYNN_INLINE vec<std::uint32_t> round(vec<std::uint32_t> word) {
+        using U = vec<std::uint32_t>;
+        U sign = word & 0x80000000u, size = word ^ sign;
+        U normal = (size - (112u << 23) + 0xfff + ((size >> 13) & 1)) >> 13;
+        U small = (U)((vec<float>)size + 0.5f) - 0x3f000000u; // the addition rounds to its unit, 2^-24
+        vec<std::int32_t> sized = (vec<std::int32_t>)size;
+        U result = (U)select(sized < 0x38800000, (vec<std::int32_t>)small, (vec<std::int32_t>)normal);
+        result = (U)select(sized >= 0x477ff000, vec<std::int32_t>{} + 0x7c00, (vec<std::int32_t>)result);
+        return result | (sign >> 16);
+    }
+};
+
+// `groups` whole groups, the first of number `group`; their block numbers share their upper 32 bits.
+template <class D, class Format, class T = typename Format::Drawn>
+PYNN_INLINE void fill_groups(typename Format::Kept *out, std::uint64_t key, std::uint64_t group, std::size_t groups,
+                             const Splats<vec<T>> &constants) {
+    Generator<T> generator(key, group * group_blocks);
+    generator.begin();
+    generator.rounds(2, philox_rounds - 1);
+    generator.end();
+    if constexpr (std::is_same_v<T, typename Format::Kept>) {
+        draw_groups<D>(out, generator, groups, constants);
+    } else { // rounded in a loop of its own, which leaves the draws their registers, and soon, so that writing keeps pace
+        constexpr std::size_t most = 8;
+        T drawn[most * group_size<T>];
+        while (groups > 0) {
+            const std::size_t count = groups < most ? groups : most, n = count * group_size<T>;
+            draw_groups<D>(drawn, generator, count, constants);
+            for (std::size_t i = 0; i < n; i += 2 * width<T>) {
+                auto rounded = [&](std::size_t at) {
+                    return Format::round((vec<std::uint32_t>)load<vec<T>>(drawn + at));
+                };
+                constexpr auto lanes = std::make_index_sequence<2 * width<T>>();
+                store(out + i, narrow<Format::half>(rounded(i), rounded(i + width<T>), lanes));
+            }
+            out += n;
+            groups -= count;
+        }
+    }
+}
+
 // Elements start .. start + n - 1 of the stream of key.
-template <class D, class T>
-void fill_loop(T *out, std::uint64_t key, std::uint64_t start, std::size_t n, const Constants<T> &given) {
+template <class D, class Format, class T = typename Format::Drawn>
+void fill_loop(typename Format::Kept *out, std::uint64_t key, std::uint64_t start, std::size_t n,
+               const Constants<T> &given) {
     const Splats<vec<T>> constants(given);
     constexpr std::uint64_t period = (std::uint64_t(1) << 32) / group_blocks; // groups that share the upper 32 bits
     while (n > 0) {
-        T buffer[group_size<T>];
+        typename Format::Kept buffer[group_size<T>];
         std::uint64_t group = start / group_size<T>;
         std::size_t skip = start % group_size<T>, groups = n / group_size<T>, count;
         bool partial = skip != 0 || groups == 0;
@@ -144,54 +202,11 @@ void fill_loop(T *out, std::uint64_t key, std::uint64_t start, std::size_t n, co
             if (groups > period - group % period) groups = period - group % period;
             count = groups * group_size<T>;
         }
-        fill_groups<D>(partial ? buffer : out, key, group, groups, constants);
-        if (partial) __builtin_memcpy(out, buffer + skip, count * sizeof(T));
+        fill_groups<D, Format>(partial ? buffer : out, key, group, groups, constants);
+        if (partial) __builtin_memcpy(out, buffer + skip, count * sizeof *out);
         out += count;
         start += count;
         n -= count;
-    }
-}
-
-// Two vectors of 32-bit lanes, of which 16 bits matter, to one of 16-bit lanes: the halves that Half names.
-template <std::size_t Half, std::size_t... I>
-PYNN_INLINE vec<std::uint16_t> narrow(vec<std::uint32_t> a, vec<std::uint32_t> b, std::index_sequence<I...>) {
-    return __builtin_shufflevector((vec<std::uint16_t>)a, (vec<std::uint16_t>)b, (2 * I + Half)...);
-}
-
-// Both round to nearest, ties to even, and keep subnormals; NaN does not occur.
-struct BFloat16 {
-    static constexpr std::size_t half = 1;
-    static PYNN_INLINE vec<std::uint32_t> round(vec<float> x) {
-        vec<std::uint32_t> word = (vec<std::uint32_t>)x;
-        return word + 0x7fff + ((word >> 16) & 1);
-    }
-};
-struct Float16 {
-    static constexpr std::size_t half = 0;
-    static PYNN_INLINE vec<std::uint32_t> round(vec<float> x) {
-        using U = vec<std::uint32_t>;
-        U word = (U)x, sign = word & 0x80000000u, size = word ^ sign;
-        U normal = (size - (112u << 23) + 0xfff + ((size >> 13) & 1)) >> 13;
-        U small = (U)((vec<float>)size + 0.5f) - 0x3f000000u; // the addition rounds to its unit, 2^-24
-        vec<std::int32_t> sized = (vec<std::int32_t>)size;
-        U result = (U)select(sized < 0x38800000, (vec<std::int32_t>)small, (vec<std::int32_t>)normal);
-        result = (U)select(sized >= 0x477ff000, vec<std::int32_t>{} + 0x7c00, (vec<std::int32_t>)result);
-        return result | (sign >> 16);
-    }
-};
-
-template <class To> void round_loop(const float *from, std::uint16_t *to, std::size_t n) {
-    constexpr std::size_t step = width<std::uint16_t>;
-    constexpr auto lanes = std::make_index_sequence<step>();
-    auto narrowed = [&](const float *two) {
-        return narrow<To::half>(To::round(load<vec<float>>(two)), To::round(load<vec<float>>(two + step / 2)), lanes);
-    };
-    std::size_t i = 0;
-    for (; i + step <= n; i += step) store(to + i, narrowed(from + i));
-    if (i < n) {
-        float rest[step] = {};
-        __builtin_memcpy(rest, from + i, (n - i) * sizeof(float));
-        store_first_buffered(to + i, narrowed(rest), n - i);
     }
 }
 

@@ -14,7 +14,7 @@ namespace {
 
 #define PYNN_FORWARD(name, ...) forward_loop<PYNN_ISA::name, T>,
 #define PYNN_BACKWARD(name, ...) backward_loop<PYNN_ISA::name, T>,
-#define PYNN_FILL(name, ...) fill_loop<PYNN_ISA::name, T>,
+#define PYNN_FILL(name, ...) fill_loop<PYNN_ISA::name, Same<T>>,
 template <class T>
 constexpr Kernels<T> kernels = {
     {PYNN_ACTIVATIONS(PYNN_FORWARD)},
@@ -47,11 +47,15 @@ constexpr Kernels<T> kernels = {
 #define PYNN_PASTE(a, b) PYNN_PASTE_(a, b)
 namespace pynn {
 extern const KernelTable PYNN_PASTE(PYNN_ISA, _table);
+#define PYNN_FILL_BFLOAT16(name, ...) PYNN_ISA::fill_loop<PYNN_ISA::name, PYNN_ISA::BFloat16>,
+#define PYNN_FILL_FLOAT16(name, ...) PYNN_ISA::fill_loop<PYNN_ISA::name, PYNN_ISA::Float16>,
 constexpr KernelTable PYNN_PASTE(PYNN_ISA, _table) = {
     PYNN_STRING(PYNN_ISA),
     PYNN_ISA::kernels<float>,
     PYNN_ISA::kernels<double>,
-    PYNN_ISA::round_loop<PYNN_ISA::BFloat16>,
-    PYNN_ISA::round_loop<PYNN_ISA::Float16>,
+    {PYNN_DISTRIBUTIONS(PYNN_FILL_BFLOAT16)},
+    {PYNN_DISTRIBUTIONS(PYNN_FILL_FLOAT16)},
 };
+#undef PYNN_FILL_BFLOAT16
+#undef PYNN_FILL_FLOAT16
 } // namespace pynn
