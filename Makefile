@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 BUILD := pyproject.toml setup.py $(shell find csrc -name '*.cpp' -o -name '*.hpp')
 
 .DEFAULT_GOAL := help
-.PHONY: study test bench wheel lint format clean help
+.PHONY: study test bench hashes wheel lint format clean help
 
 study: $(VENV)/.study ## run the study; figures and report.html go to pynn-study/ (ARGS="--quick" ...)
 	$(BIN)/pynn study $(ARGS)
@@ -16,6 +16,10 @@ test: $(VENV)/.test ## run the tests (ARGS="-k affine" ...)
 
 bench: $(VENV)/.test ## benchmark pynn against NumPy, and against the peers that are installed
 	$(BIN)/pytest benchmarks $(ARGS)
+
+hashes: $(VENV)/.test ## publish the hashes of results, after functions were added
+	$(BIN)/pynn selftest --hashes > pynn/hashes.json.new
+	mv pynn/hashes.json.new pynn/hashes.json
 
 wheel: $(VENV)/.dev ## build the sdist, and the wheel from it, into dist/
 	$(BIN)/python -m build

@@ -9,7 +9,7 @@ from pybind11.setup_helpers import ParallelCompile, Pybind11Extension
 from setuptools import setup
 
 SOURCES = sorted(glob("csrc/**/*.cpp", recursive=True))
-HEADERS = sorted(glob("csrc/**/*.hpp", recursive=True))
+HEADERS = sorted([*glob("csrc/**/*.hpp", recursive=True), "pynn/include/pynn.h"])
 FLAGS = "-O3 -ffp-contract=off -fno-math-errno -fvisibility=hidden -g0 -pthread -Wall -Wextra"  # never -ffast-math
 
 
@@ -28,10 +28,10 @@ setup(
             "pynn._core",
             SOURCES,
             depends=HEADERS,
-            include_dirs=["csrc", numpy.get_include()],
+            include_dirs=["csrc", "pynn/include", numpy.get_include()],
             cxx_std=20,
             extra_compile_args=FLAGS.split(),
-            extra_link_args=["-pthread"],
+            extra_link_args=["-pthread", "-Wl,-s" if sys.platform == "linux" else "-Wl,-x"],
         )
     ],
     # Objects are kept here between builds, editable ones too, so that only what changed is compiled again.

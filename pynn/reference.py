@@ -19,12 +19,13 @@ import math
 import statistics
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ._checks import assign
+from .activations import Activation
 
 __all__ = [
     "ACTIVATIONS",
@@ -38,27 +39,6 @@ __all__ = [
 ]
 
 Array = npt.NDArray[Any]
-
-
-class Activation(NamedTuple):
-    """An activation function: its two directions, and what forward must save for backward.
-
-    Attributes
-    ----------
-    name : str
-        The function's name; ``name + "_backward"`` is its backward.
-    forward : callable
-        ``y = forward(x)``.
-    backward : callable
-        ``dx = backward(dy, saved)``.
-    saves : {"x", "y"}
-        What ``saved`` is: the input or the output of ``forward``.
-    """
-
-    name: str
-    forward: Callable[..., Any]
-    backward: Callable[..., Any]
-    saves: str
 
 
 def _floats(*operands: npt.ArrayLike, objects: bool = False) -> list[Array]:

@@ -88,6 +88,10 @@ Returns
 -------
 str
 )");
+    module.def("default_threads", [] {
+        const DefaultThreads threads = default_threads();
+        return py::make_tuple(threads.count, threads.reason);
+    });
     module.def("isas", [] {
         py::dict sets;
         for (const InstructionSet &set : instruction_sets())
@@ -118,7 +122,7 @@ static int import_numpy() {
 PYBIND11_MODULE(_core, module) {
     if (import_numpy() < 0) throw pybind11::error_already_set();
     try {
-        pynn::set_thread_count(pynn::default_thread_count());
+        pynn::set_thread_count(pynn::default_threads().count);
         pynn::choose_isa();
     } catch (const std::invalid_argument &error) { throw pybind11::import_error(error.what()); }
     module.doc() = "pynn's compiled core; use it through the package pynn.";
@@ -126,4 +130,5 @@ PYBIND11_MODULE(_core, module) {
     pynn::bind_activations(module);
     pynn::bind_affine(module);
     pynn::bind_random(module);
+    pynn::bind_capi(module);
 }
