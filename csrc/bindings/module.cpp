@@ -101,7 +101,8 @@ str
     module.def("build_info", [] {
         py::dict info;
 #if defined(__clang__)
-        info["compiler"] = "clang " __clang_version__;
+        info["compiler"] = "clang " + std::to_string(__clang_major__) + "." + std::to_string(__clang_minor__) + "." +
+                           std::to_string(__clang_patchlevel__);
 #else
         info["compiler"] = "gcc " __VERSION__;
 #endif
