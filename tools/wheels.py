@@ -77,9 +77,18 @@ def build(machine, sdist, python, folder, work):
         )
     )
     compiler.chmod(0o755)
+    source = folder / f"source-{machine}"  # objects are kept in it between builds
+    source.mkdir(exist_ok=True)
+    for old in source.iterdir():
+        if old.is_dir() and old.name != "build":
+            shutil.rmtree(old)
+        elif old.is_file():
+            old.unlink()
     with tarfile.open(sdist) as archive:
-        archive.extractall(work / machine, filter="data")
-    (source,) = (work / machine).iterdir()
+        for member in archive.getmembers():
+            member.name = member.name.partition("/")[2]
+            if member.name:
+                archive.extract(member, source, filter="data")
     link = f"{compiler} -shared"
     variables = dict(
         CC=str(compiler),
