@@ -29,6 +29,14 @@ def use_backend(name: str) -> None:
     -----
     ``pynn.affine``, ``pynn.softmax`` and the activation ufuncs are the compiled ones always; their
     counterparts are in `pynn.reference` under the same names.
+
+    Examples
+    --------
+    >>> import numpy as np, pynn
+    >>> pynn.use_backend("numpy")
+    >>> pynn.layers.Relu().forward(np.array([-1.0, 2.0]))
+    array([0., 2.])
+    >>> pynn.use_backend("pynn")
     """
     global _name, _module
     if not isinstance(name, str) or name not in _MODULES:
@@ -37,7 +45,14 @@ def use_backend(name: str) -> None:
 
 
 def get_backend() -> str:
-    """Return the name of the backend in use, "pynn" or "numpy"."""
+    """Return the name of the backend in use, "pynn" or "numpy".
+
+    Examples
+    --------
+    >>> import pynn
+    >>> pynn.get_backend()
+    'pynn'
+    """
     return _name
 
 

@@ -46,6 +46,12 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
     ------
     ValueError
         For any other mode.
+
+    Examples
+    --------
+    >>> import pynn
+    >>> sorted(pynn.show_config(mode="dicts"))
+    ['build', 'environment', 'instruction sets', 'machine', 'running', 'versions']
     """
     from . import __version__
 

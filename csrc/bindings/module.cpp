@@ -52,6 +52,15 @@ Raises
 ------
 ValueError
     If `n` is out of range.
+
+Examples
+--------
+>>> import pynn
+>>> before = pynn.get_num_threads()
+>>> pynn.set_num_threads(1)
+>>> pynn.get_num_threads()
+1
+>>> pynn.set_num_threads(before)
 )");
     module.def("get_num_threads", &thread_count,
                R"(Return how many threads pynn's kernels use, the calling one included.
@@ -59,6 +68,12 @@ ValueError
 Returns
 -------
 int
+
+Examples
+--------
+>>> import pynn
+>>> pynn.get_num_threads() >= 1
+True
 )");
     module.def(
         "use_isa",
@@ -81,12 +96,27 @@ Raises
 ------
 ValueError
     If the name is unknown or this CPU lacks the instruction set.
+
+Examples
+--------
+>>> import pynn
+>>> before = pynn.get_isa()
+>>> pynn.use_isa("portable")
+>>> pynn.get_isa()
+'portable'
+>>> pynn.use_isa(before)
 )");
     module.def("get_isa", [] { return active_kernels().name; }, R"(Return the name of the instruction set in use.
 
 Returns
 -------
 str
+
+Examples
+--------
+>>> import pynn
+>>> isinstance(pynn.get_isa(), str)
+True
 )");
     module.def("default_threads", [] {
         const DefaultThreads threads = default_threads();

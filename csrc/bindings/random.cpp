@@ -338,6 +338,12 @@ Notes
 -----
 Source: Salmon, Moraes, Dror and Shaw (2011), Parallel random numbers: as easy as 1, 2, 3. The words are those of the
 library Random123; numpy.random.Philox is the 64-bit Philox4x64.
+
+Examples
+--------
+>>> import numpy as np, pynn
+>>> pynn.random.philox4x32(np.zeros(4, np.uint32), np.zeros(2, np.uint32))
+array([1713891541, 3781805453, 3159862348, 2600524760], dtype=uint32)
 )";
 
 const char *const fill_documentation = R"(Fill an array with elements of a random stream.
