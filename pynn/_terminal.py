@@ -85,7 +85,9 @@ def print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str
         from rich.markup import escape
         from rich.table import Table
 
-        table = Table(title=title or None, title_justify="left", title_style="bold")
+        table = Table(
+            title=title or None, title_justify="left", title_style="bold", show_header=any(headings)
+        )
         for heading, is_number in zip(headings, right, strict=True):
             table.add_column(heading, justify="right" if is_number else "left")
         for row in rows:

@@ -233,7 +233,8 @@ def _bench(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps({"machine": about, "seconds": times}, indent=1))
     else:
-        _terminal.print_table("", ["median time", "pynn", *peers], bench.cells(times, peers))
+        heading = f"best of {options.rounds} round{'s' * (options.rounds > 1)}"
+        _terminal.print_table("", [heading, "pynn", *peers], bench.cells(times, peers, min))
         print(f"\nThe peers' times are multiples of pynn's: above 1, pynn is faster.\n{title}")
     if picture is not None:
         beside = _beside(picture.parent).with_suffix(picture.suffix)

@@ -1,7 +1,9 @@
 """`pynn info`, `pynn bench` and `pynn selftest`: what they say, and their exit codes."""
 
 import json
+import os
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -28,6 +30,25 @@ def test_info(run, tmp_path):
     config = json.loads(result.stdout)
     assert config["instruction sets"] == ISAS and config["versions"]["pynn"] == pynn.__version__
     assert config["running"]["threads"] == pynn._core.default_threads()[0]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+def test_tables_on_a_terminal(tmp_path):
+    """rich draws them there, without losing a word."""
+    pytest.importorskip("rich")
+    import pty
+
+    shown = bytearray()
+
+    def read(fd):
+        shown.extend(data := os.read(fd, 4096))
+        return data
+
+    code = "import sys; from pynn import cli; sys.exit(cli.main(['info']))"
+    environment = f"import os; os.environ.update(TERM='xterm', COLUMNS='120'); {code}"
+    assert pty.spawn([sys.executable, "-c", environment], read) == 0
+    text = shown.decode()
+    assert "│" in text and "instruction sets" in text and pynn.__version__ in text
 
 
 def test_why_so_many_threads():
@@ -110,7 +131,7 @@ def test_bench(run, tmp_path):
     result = run("-m", "pynn", "bench", *arguments, "--plot", "b.png", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     heading, *rows = result.stdout.splitlines()
-    assert heading.split()[:4] == ["median", "time", "pynn", "numpy"]
+    assert heading.split()[:6] == ["best", "of", "2", "rounds", "pynn", "numpy"]
     assert rows[0].startswith("affine 1x784x100 relu") and rows[1].startswith("relu 10x100")
     assert all(float(row.split("µs")[1].split("×")[0]) > 0 for row in rows[:2])
     from matplotlib.image import imread

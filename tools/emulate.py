@@ -27,7 +27,7 @@ NEEDED += ["rich", "scikit-learn", "scipy", "threadpoolctl"]
 PLATFORMS = [f"manylinux_2_{n}_aarch64" for n in range(17, 37)] + ["manylinux2014_aarch64"]
 #: CPU -> the instruction set that must be chosen there.
 CPUS = {"Nehalem": "portable", "Haswell": "avx2"}
-TESTS = ["test_bits.py", "test_fma.py", "test_softmax.py", "test_objects.py", "test_gradients.py"]
+TESTS = ["test_bits.py", "test_fma.py", "test_softmax.py", "test_gradients.py", "test_oracles.py"]
 STARTER = """#!/bin/sh
 exec {qemu} -L {root} -E LD_LIBRARY_PATH={libraries} -E PYTHONHOME={root}/usr -E PYTHONPATH={site} \\
     -E PYTHONDONTWRITEBYTECODE=1 {root}/usr/bin/python{version} "$@"

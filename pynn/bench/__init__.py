@@ -193,7 +193,7 @@ def markdown(times: Times, peers: Sequence[str], statistic: Statistic = statisti
 
 
 def plot(times: Times, peers: Sequence[str], title: str, file: Path) -> None:
-    """Draw the peers' times in units of pynn's as bars, on a logarithmic scale.
+    """Draw the peers' shortest times in units of pynn's as bars, on a logarithmic scale.
 
     Parameters
     ----------
@@ -215,9 +215,7 @@ def plot(times: Times, peers: Sequence[str], title: str, file: Path) -> None:
     axes = figure.add_subplot()
     for i, peer in enumerate(peers):
         taking_part = [(y, times[n]) for y, n in enumerate(names) if peer in times[n]]
-        ratios = [
-            statistics.median(row[peer]) / statistics.median(row["pynn"]) for _, row in taking_part
-        ]
+        ratios = [min(row[peer]) / min(row["pynn"]) for _, row in taking_part]
         offset = 0.8 * ((i + 0.5) / len(peers) - 0.5)
         # Bars begin at 1, pynn's time: to the right the peer takes longer, to the left it is faster.
         bars = axes.barh(
