@@ -34,13 +34,13 @@ wheels: $(VENV)/.study ## build manylinux wheels for x86-64 and AArch64, check t
 lint: $(VENV)/.dev ## ruff, clang-format and mypy
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	find csrc -name '*.[ch]pp' | xargs $(BIN)/clang-format --dry-run -Werror
+	find csrc tests/capi pynn/include -name '*.[ch]pp' -o -name '*.h' | xargs $(BIN)/clang-format --dry-run -Werror
 	$(BIN)/mypy
 
 format: $(VENV)/.dev ## put Python and C++ into the form that lint asks for
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
-	find csrc -name '*.[ch]pp' | xargs $(BIN)/clang-format -i
+	find csrc tests/capi pynn/include -name '*.[ch]pp' -o -name '*.h' | xargs $(BIN)/clang-format -i
 
 clean: ## remove all that these targets made, but for pynn-study/
 	rm -rf $(VENV) build dist *.egg-info pynn/_core*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
