@@ -21,7 +21,30 @@ COMPILER = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
 # what an object may want from outside: memory, and no mathematical library
 WANTED = {"memcpy", "memset", "memmove", "memcmp", "__stack_chk_fail", "_GLOBAL_OFFSET_TABLE_"}
 # what libm has, and a compiler might call
-MATHEMATICS = "exp exp2 expm1 log log2 log1p log10 pow sin cos sincos tan tanh sinh cosh erf erfc fma sqrt ceil floor round".split()
+MATHEMATICS = [
+    "exp",
+    "exp2",
+    "expm1",
+    "log",
+    "log2",
+    "log1p",
+    "log10",
+    "pow",
+    "sin",
+    "cos",
+    "sincos",
+    "tan",
+    "tanh",
+    "sinh",
+    "cosh",
+    "erf",
+    "erfc",
+    "fma",
+    "sqrt",
+    "ceil",
+    "floor",
+    "round",
+]
 
 pytestmark = [
     pytest.mark.skipif(not SOURCES, reason="no C++ sources beside the tests"),
