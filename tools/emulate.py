@@ -27,7 +27,11 @@ NEEDED += ["rich", "scikit-learn", "scipy", "threadpoolctl"]
 PLATFORMS = [f"manylinux_2_{n}_aarch64" for n in range(17, 37)] + ["manylinux2014_aarch64"]
 #: CPU -> the instruction set that must be chosen there.
 CPUS = {"Nehalem": "portable", "Haswell": "avx2"}
-TESTS = ["test_bits.py", "test_fma.py", "test_softmax.py", "test_gradients.py", "test_oracles.py"]
+#: What runs within minutes there, as pytest chooses tests.
+TESTS = ["test_bits.py", "test_fma.py", "test_softmax.py"]
+CHOICE = (
+    "any_values or batch_splits or loss or slices or test_fma or test_softmax and not hypothesis"
+)
 STARTER = """#!/bin/sh
 exec {qemu} -L {root} -E LD_LIBRARY_PATH={libraries} -E PYTHONHOME={root}/usr -E PYTHONPATH={site} \\
     -E PYTHONDONTWRITEBYTECODE=1 {root}/usr/bin/python{version} "$@"
@@ -104,7 +108,17 @@ def x86_64_python(wheel, cpu):
     own = FOLDER / "wheel-x86_64"
     if not own.exists():
         run(sys.executable, "-m", "pip", "install", "--quiet", "--target", own, wheel)
-    return ["env", f"PYTHONPATH={own}", qemu("x86_64"), "-cpu", cpu, sys.executable]
+    # OpenBLAS would take what the variable says for what the CPU has.
+    return [
+        "env",
+        "-u",
+        "OPENBLAS_CORETYPE",
+        f"PYTHONPATH={own}",
+        qemu("x86_64"),
+        "-cpu",
+        cpu,
+        sys.executable,
+    ]
 
 
 def native(*arguments):
@@ -155,7 +169,7 @@ def main():
         compare("AArch64", python, want, "neon")
         if not arguments.no_tests:
             tests = [ROOT / "tests" / name for name in TESTS]
-            options = ["-q", "-x", "-p", "no:cacheprovider", "-k", "not lesser_cpu"]
+            options = ["-q", "-x", "-p", "no:cacheprovider", "-k", CHOICE]
             run(*python, "-m", "pytest", *options, *tests, cwd=FOLDER, env={**os.environ})
         hashes = [study(command, FOLDER / "study") for command in ([sys.executable], python)]
         for name, value in zip(("this machine", "AArch64"), hashes, strict=True):
