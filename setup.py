@@ -7,10 +7,14 @@ from glob import glob
 import numpy
 from pybind11.setup_helpers import ParallelCompile, Pybind11Extension
 from setuptools import setup
+from setuptools.command.build_ext import build_ext
 
 SOURCES = sorted(glob("csrc/**/*.cpp", recursive=True))
-HEADERS = sorted(glob("csrc/**/*.hpp", recursive=True))
+HEADERS = sorted([*glob("csrc/**/*.hpp", recursive=True), "pynn/include/pynn.h"])
+EXPORTED = ["PyInit__core", "pynn_get_num_threads", "pynn_set_num_threads"]  # all else stays inside
 FLAGS = "-O3 -ffp-contract=off -fno-math-errno -fvisibility=hidden -g0 -pthread -Wall -Wextra"  # never -ffast-math
+if sys.platform == "win32":  # not tried yet
+    FLAGS = "/O2 /clang:-O3 /clang:-ffp-contract=off /clang:-fno-math-errno"
 
 
 def stale(obj: str, src: str) -> bool:
@@ -18,20 +22,44 @@ def stale(obj: str, src: str) -> bool:
     return os.path.getmtime(obj) <= max(map(os.path.getmtime, [src, *HEADERS, "setup.py"]))
 
 
+class BuildExtension(build_ext):
+    """On Windows with clang-cl: the kernels are written in the vector types of GCC and clang."""
+
+    def build_extensions(self) -> None:
+        if self.compiler.compiler_type == "msvc":
+            self.compiler.initialize()
+            self.compiler.cc = "clang-cl"
+        super().build_extensions()
+
+
+def link_flags() -> list[str]:
+    """Without symbols for debuggers, and with those alone exported that others look for."""
+    if sys.platform == "win32":
+        return []
+    if sys.platform == "darwin":
+        return ["-pthread", "-Wl,-x", *(f"-Wl,-exported_symbol,_{name}" for name in EXPORTED)]
+    os.makedirs("build", exist_ok=True)
+    with open("build/exports.map", "w", encoding="ascii") as file:
+        file.write(f"{{ global: {'; '.join(EXPORTED)}; local: *; }};\n")
+    return ["-pthread", "-Wl,-s", "-Wl,--version-script=build/exports.map"]
+
+
 cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 jobs = int(os.environ.get("NPY_NUM_BUILD_JOBS") or os.environ.get("MAX_JOBS") or cpus or 1)
 ParallelCompile(default=jobs, needs_recompile=stale).install()
 
 setup(
+    cmdclass={"build_ext": BuildExtension},
     ext_modules=[
         Pybind11Extension(
             "pynn._core",
             SOURCES,
             depends=HEADERS,
-            include_dirs=["csrc", numpy.get_include()],
+            include_dirs=["csrc", "pynn/include", numpy.get_include()],
             cxx_std=20,
             extra_compile_args=FLAGS.split(),
-            extra_link_args=["-pthread"],
+            extra_link_args=link_flags(),
+            export_symbols=EXPORTED,
         )
     ],
     # Objects are kept here between builds, editable ones too, so that only what changed is compiled again.

@@ -2,7 +2,7 @@
 
 import os
 
-import contenders
+from pynn.bench import contenders
 
 
 def pytest_report_header(config):

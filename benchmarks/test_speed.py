@@ -5,9 +5,9 @@ from functools import lru_cache, partial
 
 import pytest
 
-from contenders import LOCAL, PEERS, measure, prepare
-from worker import Worker
-from workloads import WORKLOADS
+from pynn.bench.contenders import LOCAL, PEERS, measure, prepare
+from pynn.bench.worker import Worker
+from pynn.bench.workloads import WORKLOADS
 
 SECONDS = 0.3  # for the rounds of one test; slow calls have three, very slow ones one
 

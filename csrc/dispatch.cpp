@@ -22,10 +22,14 @@ bool always() { return true; }
 
 #if defined(__x86_64__)
 bool has_avx512() {
+    __builtin_cpu_init(); // libgcc does so at load time, other run-time libraries do not
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
 }
-bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+bool has_avx2() {
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
 #endif
 
 } // namespace

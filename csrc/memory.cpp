@@ -8,6 +8,8 @@
 
 #if defined(__linux__)
 #include <sys/mman.h>
+#elif defined(_WIN32)
+#include <malloc.h>
 #endif
 
 namespace pynn::detail {
@@ -21,11 +23,22 @@ struct alignas(cache_line) Header {
     std::size_t bytes;
 };
 
+#if defined(_WIN32)
+void *aligned(std::size_t alignment, std::size_t bytes) { return _aligned_malloc(bytes, alignment); }
+void release(void *memory) { _aligned_free(memory); }
+#else
+void *aligned(std::size_t alignment, std::size_t bytes) {
+    void *memory = nullptr;
+    return posix_memalign(&memory, alignment, bytes) == 0 ? memory : nullptr;
+}
+void release(void *memory) { std::free(memory); }
+#endif
+
 Header *allocate(std::size_t bytes) {
     if (bytes > SIZE_MAX / 2) throw std::bad_alloc();
     const std::size_t total = sizeof(Header) + bytes, alignment = total >= huge_page ? huge_page : cache_line;
-    void *memory = nullptr;
-    if (posix_memalign(&memory, alignment, total) != 0) throw std::bad_alloc();
+    void *memory = aligned(alignment, total);
+    if (memory == nullptr) throw std::bad_alloc();
 #if defined(__linux__)
     // Whole huge pages only: of a last one that is used in part, all would be taken.
     if (alignment == huge_page) madvise(memory, total / huge_page * huge_page, MADV_HUGEPAGE);
@@ -47,7 +60,7 @@ struct Cache {
         return block;
     }
     ~Cache() {
-        while (count > 0) std::free(take(0));
+        while (count > 0) release(take(0));
     }
 };
 thread_local Cache cache;
@@ -70,10 +83,10 @@ void give_back_scratch(void *memory) noexcept {
     if (memory == nullptr) return;
     Header *block = header_of(memory);
     if (block->bytes > most_kept) {
-        std::free(block);
+        release(block);
         return;
     }
-    while (cache.count == blocks_kept || cache.bytes > most_kept - block->bytes) std::free(cache.take(0));
+    while (cache.count == blocks_kept || cache.bytes > most_kept - block->bytes) release(cache.take(0));
     cache.blocks[cache.count++] = block;
     cache.bytes += block->bytes;
 }
@@ -87,6 +100,6 @@ void *resize_scratch(void *memory, std::size_t bytes) {
 
 void *allocate_kept(std::size_t bytes) { return allocate(bytes) + 1; }
 
-void FreeKept::operator()(void *memory) const noexcept { std::free(header_of(memory)); }
+void FreeKept::operator()(void *memory) const noexcept { release(header_of(memory)); }
 
 } // namespace pynn::detail

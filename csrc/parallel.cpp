@@ -146,6 +146,10 @@ Pool *pool = nullptr;
 void forget_pool() { pool = new Pool; }
 #endif
 
+// What this thread's calls are limited to, 0 for nothing; whether a long one asks to be ended.
+thread_local int call_threads = 0;
+thread_local bool call_asks = true;
+
 int cpus_allowed() {
 #if defined(__linux__)
     cpu_set_t set;
@@ -167,19 +171,34 @@ int cpus_in_quota(int cpus) {
 
 } // namespace
 
-int default_thread_count() {
+DefaultThreads default_threads() {
     if (const char *text = std::getenv("PYNN_NUM_THREADS"); text != nullptr && *text != '\0') {
         char *end = nullptr;
         long n = std::strtol(text, &end, 10);
         if (*end != '\0' || n < 1 || n > max_threads)
             throw std::invalid_argument("PYNN_NUM_THREADS is '" + std::string(text) +
                                         "'; expected a whole number from 1 to " + std::to_string(max_threads));
-        return static_cast<int>(n);
+        return {static_cast<int>(n), "PYNN_NUM_THREADS"};
     }
-    return std::min(max_threads, cpus_in_quota(cpus_allowed()));
+    const int allowed = cpus_allowed(), in_quota = cpus_in_quota(allowed);
+    if (in_quota > max_threads) return {max_threads, "the most that pynn uses"};
+    if (in_quota < allowed) return {in_quota, "the cgroup's CPU quota"};
+    return {allowed, "the CPUs that this process may use"};
 }
 
-int thread_count() noexcept { return current_threads.load(std::memory_order_relaxed); }
+int thread_count() noexcept {
+    return call_threads != 0 ? call_threads : current_threads.load(std::memory_order_relaxed);
+}
+
+CallSettings::CallSettings(int threads) noexcept : threads_(call_threads), asks_(call_asks) {
+    call_threads = threads;
+    call_asks = false;
+}
+
+CallSettings::~CallSettings() {
+    call_threads = threads_;
+    call_asks = asks_;
+}
 
 void set_thread_count(int n) {
     if (n < 1 || n > max_threads)
@@ -202,7 +221,7 @@ constexpr std::chrono::milliseconds between_questions(50);
 void Patience::set_check(bool (*check)()) { interrupted = check; }
 
 void Patience::ask(int slot) {
-    if (slot != 0 || interrupted == nullptr) return;
+    if (slot != 0 || interrupted == nullptr || !call_asks) return;
     const auto now = std::chrono::steady_clock::now();
     if (now - asked_ < between_questions) return;
     asked_ = now;

@@ -10,11 +10,31 @@
 
 namespace pynn {
 
-int thread_count() noexcept;
+int thread_count() noexcept;  // for a call on this thread
 void set_thread_count(int n); // 1 .. max_threads
 inline constexpr int max_threads = 256;
 inline constexpr std::size_t elementwise_grain = 16384; // elements that keep a thread busy for several microseconds
-int default_thread_count(); // PYNN_NUM_THREADS, else the CPUs this process may use (affinity, cgroup quota)
+
+// PYNN_NUM_THREADS, else the CPUs this process may use (affinity, cgroup quota)
+struct DefaultThreads {
+    int count;
+    const char *reason;
+};
+DefaultThreads default_threads();
+
+// While it lives, calls on this thread use at most so many threads (0: as set for the process), and ask nobody whether
+// to end: who calls from C may hold what the one who is asked waits for.
+class CallSettings {
+  public:
+    explicit CallSettings(int threads) noexcept;
+    ~CallSettings();
+    CallSettings(const CallSettings &) = delete;
+    CallSettings &operator=(const CallSettings &) = delete;
+
+  private:
+    int threads_;
+    bool asks_;
+};
 
 namespace detail {
 using Work = void (*)(void *context, std::size_t begin, std::size_t end, int slot);

@@ -18,11 +18,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from . import activations, initializers, layers, networks, optimizers, random, reference
+from . import _threadpoolctl, activations
 from ._backend import get_backend, use_backend
-from ._config import show_config
+from ._config import get_include, show_config
 from ._core import (
     PackedWeights,
     affine,
@@ -46,6 +44,7 @@ __all__ = [
     "affine",
     "affine_backward",
     "get_backend",
+    "get_include",
     "get_isa",
     "get_num_threads",
     "initializers",
@@ -69,15 +68,25 @@ for _activation in ACTIVATIONS.values():
         __all__.append(_ufunc.__name__)
 del _activation, _ufunc
 
+_threadpoolctl.register()
+#: Loaded when they are first asked for, so that importing pynn costs next to nothing.
+_LAZY = ("initializers", "layers", "networks", "optimizers", "random", "reference", "study")
+
 if TYPE_CHECKING:
+    import numpy as np
+
+    from . import initializers, layers, networks, optimizers, random, reference
 
     def __getattr__(name: str) -> np.ufunc: ...  # the activations: their names come from the table
 
 else:
 
     def __getattr__(name: str) -> object:
-        if name == "study":  # what it draws with is loaded only when it is asked for
+        if name in _LAZY:
             import importlib
 
-            return importlib.import_module("pynn.study")
+            return importlib.import_module(f"pynn.{name}")
         raise AttributeError(f"module 'pynn' has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_LAZY})

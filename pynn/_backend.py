@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from types import ModuleType
 
-from . import _core, reference
+from . import _core
 
-_MODULES: dict[str, ModuleType] = {"pynn": _core, "numpy": reference}
+_MODULES = {"pynn": "pynn._core", "numpy": "pynn.reference"}
 
 
 def use_backend(name: str) -> None:
@@ -28,24 +29,40 @@ def use_backend(name: str) -> None:
     -----
     ``pynn.affine``, ``pynn.softmax`` and the activation ufuncs are the compiled ones always; their
     counterparts are in `pynn.reference` under the same names.
+
+    Examples
+    --------
+    >>> import numpy as np, pynn
+    >>> pynn.use_backend("numpy")
+    >>> pynn.layers.Relu().forward(np.array([-1.0, 2.0]))
+    array([0., 2.])
+    >>> pynn.use_backend("pynn")
     """
-    global _name
+    global _name, _module
     if not isinstance(name, str) or name not in _MODULES:
         raise ValueError(f"backend must be one of {', '.join(map(repr, _MODULES))}; got {name!r}")
-    _name = name
+    _name, _module = name, importlib.import_module(_MODULES[name])
 
 
 def get_backend() -> str:
-    """Return the name of the backend in use, "pynn" or "numpy"."""
+    """Return the name of the backend in use, "pynn" or "numpy".
+
+    Examples
+    --------
+    >>> import pynn
+    >>> pynn.get_backend()
+    'pynn'
+    """
     return _name
 
 
 def functions() -> ModuleType:
     """Return the module with affine, softmax, fill, the activations, ... of the backend in use."""
-    return _MODULES[_name]
+    return _module
 
 
 _name = "pynn"
+_module: ModuleType = _core
 try:
     use_backend(os.environ.get("PYNN_BACKEND") or "pynn")
 except ValueError as error:

@@ -12,13 +12,43 @@ one:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from . import _core
-from .reference import Activation
 
 __all__ = ["ACTIVATIONS", "Activation"]
+
+
+class Activation(NamedTuple):
+    """An activation function: its two directions, and what forward must save for backward.
+
+    Attributes
+    ----------
+    name : str
+        The function's name; ``name + "_backward"`` is its backward.
+    forward : callable
+        ``y = forward(x)``.
+    backward : callable
+        ``dx = backward(dy, saved)``.
+    saves : {"x", "y"}
+        What ``saved`` is: the input or the output of ``forward``.
+
+    Examples
+    --------
+    >>> import numpy as np, pynn
+    >>> f = pynn.ACTIVATIONS["tanh"]
+    >>> x = np.array([0.0, 1.0])
+    >>> f.backward(np.ones(2), f.forward(x) if f.saves == "y" else x).round(4)
+    array([1.  , 0.42])
+    """
+
+    name: str
+    forward: Callable[..., Any]
+    backward: Callable[..., Any]
+    saves: str
+
 
 #: Every activation: a read-only mapping from name to Activation(name, forward, backward, saves).
 ACTIVATIONS: Mapping[str, Activation] = MappingProxyType(

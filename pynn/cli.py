@@ -1,11 +1,14 @@
-"""The command line: ``pynn study`` and ``pynn accuracy``."""
+"""The command line: ``pynn info``, ``bench``, ``selftest``, ``study`` and ``accuracy``."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import importlib.util
+import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -14,11 +17,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import __version__
+from . import __version__, _terminal
 
 __all__ = ["main"]
 
 ITERATIONS, QUICK_ITERATIONS = 2000, 300
+#: Rounds of a workload that `pynn bench` takes.
+ROUNDS = 5
 #: What the study extra brings, by the name it is imported under.
 EXTRA = ("matplotlib", "pooch", "rich", "sklearn")
 
@@ -75,6 +80,44 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="pynn", description="The CPU neural-network core for NumPy users.")
     parser.add_argument("--version", action="version", version=f"pynn {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    info = commands.add_parser(
+        "info",
+        help="what pynn runs on: instruction sets, threads and why, versions, memory",
+        description="Show versions, machine, instruction sets and threads, as pynn.show_config() does.",
+    )
+    info.add_argument("--json", action="store_true", help="as JSON")
+    info.set_defaults(run=_info, command="info", left="nothing written")
+    bench = commands.add_parser(
+        "bench",
+        help="time pynn beside NumPy and the peers that are installed",
+        description="Time affine maps, activations, sampling and a training step side by side: pynn, NumPy, and PyTorch, "
+        "JAX, ONNX Runtime and mkl_random where they are installed. A process each, in turn; results are compared "
+        "before anything is timed.",
+    )
+    bench.add_argument(
+        "pattern",
+        nargs="?",
+        metavar="PATTERN",
+        help="a regular expression: all workloads whose names it is found in, in place of a dozen of them",
+    )
+    bench.add_argument(
+        "--rounds", type=_whole(1), default=ROUNDS, metavar="N", help="default: %(default)s"
+    )
+    bench.add_argument("--plot", metavar="FILE", help="draw bars, as .png, .svg or .pdf")
+    bench.add_argument("--json", action="store_true", help="every round's time, as JSON")
+    bench.set_defaults(run=_bench, command="bench", left="nothing written")
+    selftest = commands.add_parser(
+        "selftest",
+        help="whether this machine gives the published bits",
+        description="Compare with known answers, with the published hashes of every function's results under every "
+        "instruction set of this CPU, and a sample of float32 numbers with float64. Takes seconds.",
+    )
+    form = selftest.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="as JSON")
+    form.add_argument(
+        "--hashes", action="store_true", help="only compute the hashes, and print them as JSON"
+    )
+    selftest.set_defaults(run=_selftest, command="selftest", left="no verdict")
     study = commands.add_parser(
         "study",
         help="show how initial weights decide whether a network learns",
@@ -144,6 +187,111 @@ def _whole(least: int, most: int | None = None) -> Callable[[str], int]:
     return parse
 
 
+def _info(options: argparse.Namespace) -> None:
+    from . import show_config
+
+    config = show_config(mode="dicts")
+    assert config is not None
+    if options.json:
+        print(json.dumps(config, indent=1))
+    elif not _terminal.rich_on(sys.stdout):
+        show_config()
+    else:
+        for title, entries in config.items():
+            rows = [[str(name), str(value)] for name, value in entries.items()]
+            if rows:
+                _terminal.print_table(title, ["", ""], rows)
+
+
+def _bench(options: argparse.Namespace) -> None:
+    from . import bench
+
+    names = list(bench.QUICK)
+    if options.pattern is not None:
+        try:
+            names = [name for name in bench.WORKLOADS if re.search(options.pattern, name)]
+        except re.error as error:
+            raise _Failure(
+                f"PATTERN {options.pattern!r} is no regular expression: {error}", 2
+            ) from None
+        if not names:
+            raise _Failure(f"PATTERN {options.pattern!r}: no workload of that name", 2)
+    picture = None if options.plot is None else _picture(options.plot)
+    failed: list[str] = []
+    peers = list(bench.PEERS)
+    with _terminal.progress(sys.stderr, together=True) as progress:
+        try:
+            times = bench.run(names, options.rounds, progress, failed.append)
+        except RuntimeError as error:
+            raise _Failure(str(error), 1) from None
+    for message in failed:
+        print(f"pynn bench: {' '.join(message.split())}", file=sys.stderr)
+    peers = [peer for peer in peers if any(peer in row for row in times.values())]
+    about = bench.machine()
+    versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
+    title = f"{about['cpu']}, {about['threads']} threads, {about['isa']}; {versions}"
+    if options.json:
+        print(json.dumps({"machine": about, "seconds": times}, indent=1))
+    else:
+        heading = f"best of {options.rounds} round{'s' * (options.rounds > 1)}"
+        _terminal.print_table("", [heading, "pynn", *peers], bench.cells(times, peers, min))
+        print(f"\nThe peers' times are multiples of pynn's: above 1, pynn is faster.\n{title}")
+    if picture is not None:
+        beside = _beside(picture.parent).with_suffix(picture.suffix)
+        try:
+            bench.plot(times, peers, title, beside)
+            beside.replace(picture)
+        except OSError as error:
+            raise _Failure(f"--plot {picture}: {error.strerror or error}", 1) from None
+        finally:
+            beside.unlink(missing_ok=True)
+        if not options.json:
+            print(f"{picture} written")
+
+
+def _picture(name: str) -> Path:
+    """Return the path of a picture that can be drawn and written."""
+    path = Path(name)
+    if path.suffix not in (".png", ".svg", ".pdf"):
+        raise _Failure(f"--plot {name}: expected a name that ends in .png, .svg or .pdf", 2)
+    if path.is_dir():
+        raise _Failure(f"--plot {name}: it is a folder", 2)
+    if not path.parent.is_dir():
+        raise _Failure(f"--plot {name}: there is no folder {path.parent}", 2)
+    _writable_base(path.parent, "--plot")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise _Failure('--plot needs matplotlib: pip install "pynn[study]"', 1)
+    return path
+
+
+def _selftest(options: argparse.Namespace) -> None:
+    from . import selftest
+
+    if options.hashes:
+        print(json.dumps(selftest.hashes(*selftest.settings()[0]).found, indent=1))
+        return
+    start = time.perf_counter()
+    quiet = contextlib.nullcontext(lambda stage, part: None)
+    with quiet if options.json else _terminal.progress(sys.stderr, together=True) as progress:
+        progress("Known answers", 0)
+        answers = selftest.known_answers()
+        known = selftest.published()
+        found = []
+        settings = selftest.settings()
+        for done, setting in enumerate(settings):
+            progress("Published bits", done / len(settings))
+            found.append(selftest.hashes(*setting))
+        errors = selftest.sample(lambda part: progress("Accuracy", part))
+    result = selftest.judge(answers, known, found, errors)
+    if options.json:
+        print(json.dumps(result.as_dict(), indent=1))
+    else:
+        print("\n".join(result.lines()))
+        print(f"{time.perf_counter() - start:.1f} s")
+    if not result.passed:
+        raise _Failure(result.verdict, 1)
+
+
 def _study(options: argparse.Namespace) -> None:
     start = time.perf_counter()
     missing = [name for name in EXTRA if importlib.util.find_spec(name) is None]
@@ -159,7 +307,8 @@ def _study(options: argparse.Namespace) -> None:
     out = Path(options.out)
     base = _writable_base(out)
     iterations = options.iterations or (QUICK_ITERATIONS if options.quick else ITERATIONS)
-    with _progress() as (progress, download):
+    with _terminal.progress() as progress:
+        download = _terminal.Download(progress)
         try:
             dataset = data.load(options.data, options.seed, download)
         except data.DataError as error:
@@ -194,7 +343,7 @@ def _accuracy(options: argparse.Namespace) -> None:
         out = Path("docs/accuracy.md" if options.out is None else options.out)
         _into_page(out, accuracy.update, [], write=os.access(out, os.W_OK))
     rows: list[list[str]] = []
-    with _progress() as (progress, _):
+    with _terminal.progress() as progress:
         for name in names:
             show = functools.partial(progress, name)
             rows.append(
@@ -202,7 +351,7 @@ def _accuracy(options: argparse.Namespace) -> None:
             )
             if out is not None:
                 _into_page(out, accuracy.update, rows[-1:], write=True)
-    _print_table("Largest errors, float32", list(accuracy.HEADINGS), rows)
+    _terminal.print_table("Largest errors, float32", list(accuracy.HEADINGS), rows)
     if out is not None:
         print(f"\n{out} written")
 
@@ -227,18 +376,18 @@ def _into_page(
 # ---- Writing -------------------------------------------------------------------------------------
 
 
-def _writable_base(out: Path) -> Path:
+def _writable_base(out: Path, option: str = "--out") -> Path:
     """Return the folder that exists already, `out` or one above it, having tried to write there."""
     base = out
     while not os.path.lexists(base) and base != base.parent:
         base = base.parent
     if not base.is_dir():
-        raise _Failure(f"--out {out}: {base} is not a folder", 2)
+        raise _Failure(f"{option} {out}: {base} is not a folder", 2)
     try:
         _beside(base).mkdir()
         _beside(base).rmdir()
     except OSError as error:
-        raise _Failure(f"--out {out}: cannot write to {base}: {error.strerror}", 2) from None
+        raise _Failure(f"{option} {out}: cannot write to {base}: {error.strerror}", 2) from None
     return base
 
 
@@ -271,54 +420,11 @@ def _folder(out: Path, base: Path) -> Iterator[Path]:
 # ---- Showing -------------------------------------------------------------------------------------
 
 
-class _Download:
-    """A download's progress bar, with the methods that pooch calls."""
-
-    def __init__(self, show: Callable[[str, float], None]) -> None:
-        self._show, self._done, self.total = show, 0, 0
-
-    def update(self, count: int) -> None:
-        self._done += count
-        self._show("Download", self._done / self.total if self.total else 0)
-
-    def reset(self) -> None:
-        self._done = 0
-
-    def close(self) -> None:
-        self._done = 0  # another file may follow
-
-
-@contextmanager
-def _progress() -> Iterator[tuple[Callable[[str, float], None], _Download]]:
-    """Give a function that shows how far a stage is: bars on a terminal, else a line per stage."""
-    if not sys.stdout.isatty() or importlib.util.find_spec("rich") is None:
-        said: list[str] = []
-
-        def say(stage: str, part: float) -> None:
-            if stage not in said:
-                said.append(stage)
-                print(f"{stage} ...", flush=True)
-
-        yield say, _Download(say)
-        return
-    from rich.progress import Progress, TimeElapsedColumn
-
-    with Progress(*Progress.get_default_columns()[:3], TimeElapsedColumn()) as bars:
-        tasks: dict[str, Any] = {}
-
-        def show(stage: str, part: float) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=1.0)
-            bars.update(tasks[stage], completed=part)
-
-        yield show, _Download(show)
-
-
 def _show(tables: list[tuple[str, list[str], list[list[str]]]], verdicts: Sequence[Any]) -> None:
     """Show the main figures and the claims: as rich's tables on a terminal, else as plain text."""
     if not sys.stdout.isatty():
         for title, headings, rows in tables:
-            _print_table(title, headings, rows)
+            _terminal.print_table(title, headings, rows)
         print()
         for number, claim in enumerate(verdicts, start=1):
             print(f"{number}. {claim.title}: {claim.verdict}\n   {claim.claim}")
@@ -347,12 +453,3 @@ def _show(tables: list[tuple[str, list[str], list[list[str]]]], verdicts: Sequen
             f"[{'green' if claim.holds else 'red'}]{claim.verdict}[/]",
         )
     console.print(table)
-
-
-def _print_table(title: str, headings: list[str], rows: list[list[str]]) -> None:
-    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
-    print(f"\n{title}")
-    for row in (headings, *rows):
-        print(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        )

@@ -304,6 +304,13 @@ def _rule(
     -----
     The module's docstring says where the rule comes from, and what it is called in PyTorch, Keras
     and JAX.
+
+    Examples
+    --------
+    >>> import pynn
+    >>> w = pynn.initializers.{name}((784, 100), rng=0)
+    >>> w.shape, w.dtype
+    ((784, 100), dtype('float32'))
     """
     return initializer
 
@@ -375,6 +382,13 @@ def torch_linear(
     Notes
     -----
     PyTorch draws the bias from the same interval: ``uniform(n, -a, a)`` with a = fan_in ** -0.5.
+
+    Examples
+    --------
+    >>> import pynn
+    >>> w = pynn.initializers.torch_linear((100, 64), rng=0)
+    >>> bool(abs(w).max() <= 64**-0.5)
+    True
     """
     axes = in_axis, out_axis
     more: dict[str, Any] = dict(rng=rng, dtype=dtype, out=out, shard=shard)
@@ -409,6 +423,13 @@ def normal(
     Returns
     -------
     ndarray, or `out`
+
+    Examples
+    --------
+    >>> import pynn
+    >>> w = pynn.initializers.normal((784, 100), std=0.01, rng=0)
+    >>> round(float(w.std()), 4)
+    0.01
     """
     std = _STD[_preset(preset)] if std is None else std
     return draw("normal", {"mean": mean, "std": std}, shape, rng, dtype, out, shard)
@@ -453,6 +474,13 @@ def truncated_normal(
     ``preset="jax"``, Keras' TruncatedNormal with ``preset="keras"`` and the default bounds,
     PyTorch's ``trunc_normal_`` with ``preset="torch"``. None of them widens the distribution to
     make up for the tails; `variance_scaling` does.
+
+    Examples
+    --------
+    >>> import pynn
+    >>> w = pynn.initializers.truncated_normal((784, 100), std=0.01, rng=0)
+    >>> round(float(abs(w).max()), 4)
+    0.02
     """
     std = _STD[_preset(preset)] if std is None else std
     if preset == "torch" and (spread := number("std", std, least=0)) > 0:
@@ -491,6 +519,13 @@ def uniform(
     Returns
     -------
     ndarray, or `out`
+
+    Examples
+    --------
+    >>> import pynn
+    >>> w = pynn.initializers.uniform((784, 100), rng=0)
+    >>> w.shape, w.dtype
+    ((784, 100), dtype('float32'))
     """
     least, most = _RANGE[_preset(preset)]
     interval = {"low": least if low is None else low, "high": most if high is None else high}
@@ -521,6 +556,13 @@ def constant(
     Returns
     -------
     ndarray, or `out`
+
+    Examples
+    --------
+    >>> import pynn
+    >>> pynn.initializers.constant((2, 2), 0.5)
+    array([[0.5, 0.5],
+           [0.5, 0.5]], dtype=float32)
     """
     array, _, _, _, result = place(shape, dtype, out, shard)
     assign(array, fill_value("value", value, array.dtype))
@@ -535,7 +577,14 @@ def zeros(
     out: Any = None,
     shard: Shard | None = None,
 ) -> Any:
-    """Fill with zeros: `constant` with value 0."""
+    """Fill with zeros: `constant` with value 0.
+
+    Examples
+    --------
+    >>> import pynn
+    >>> pynn.initializers.zeros(3)
+    array([0., 0., 0.], dtype=float32)
+    """
     return constant(shape, 0.0, rng=rng, dtype=dtype, out=out, shard=shard)
 
 
@@ -547,7 +596,14 @@ def ones(
     out: Any = None,
     shard: Shard | None = None,
 ) -> Any:
-    """Fill with ones: `constant` with value 1."""
+    """Fill with ones: `constant` with value 1.
+
+    Examples
+    --------
+    >>> import pynn
+    >>> pynn.initializers.ones((1, 2), dtype="float64")
+    array([[1., 1.]])
+    """
     return constant(shape, 1.0, rng=rng, dtype=dtype, out=out, shard=shard)
 
 
@@ -578,6 +634,13 @@ def identity(
     Notes
     -----
     `torch.nn.init.eye_` (which has no gain) and `keras.initializers.Identity`.
+
+    Examples
+    --------
+    >>> import pynn
+    >>> pynn.initializers.identity((2, 3))
+    array([[1., 0., 0.],
+           [0., 1., 0.]], dtype=float32)
     """
     array, whole, _, _, result = place(shape, dtype, out, shard)
     if len(whole) != 2:
@@ -627,6 +690,13 @@ def dirac(
     -----
     `torch.nn.init.dirac_`: the 1 stands at index length // 2 of the other axes. JAX and Keras have
     none.
+
+    Examples
+    --------
+    >>> import numpy as np, pynn
+    >>> w = pynn.initializers.dirac((3, 2, 2))
+    >>> np.argwhere(w).tolist()
+    [[1, 0, 0], [1, 1, 1]]
     """
     array, whole, _, _, result = place(shape, dtype, out, shard)
     axes = _kernel_axes(whole, in_axis, out_axis, preset)
@@ -713,6 +783,13 @@ def orthogonal(
     contract. JAX' and PyTorch's functions of the same name and Keras' OrthogonalInitializer draw
     from the same distribution by LAPACK, whose bits depend on the machine. Saxe, McClelland and
     Ganguli (2014).
+
+    Examples
+    --------
+    >>> import numpy as np, pynn
+    >>> w = pynn.initializers.orthogonal((5, 3), rng=0, dtype="float64")
+    >>> bool(np.allclose(w.T @ w, np.eye(3)))
+    True
     """
     array, whole, _, _, result = place(shape, dtype, out, shard)
     if len(whole) < 2:
@@ -769,6 +846,13 @@ def delta_orthogonal(
     Notes
     -----
     JAX' `delta_orthogonal`: Xiao et al. (2018). The centre is index (length - 1) // 2.
+
+    Examples
+    --------
+    >>> import numpy as np, pynn
+    >>> w = pynn.initializers.delta_orthogonal((3, 2, 4), rng=0, dtype="float64")
+    >>> bool(np.allclose(w[1] @ w[1].T, np.eye(2))), bool(w[0].any())
+    (True, False)
     """
     array, whole, _, _, result = place(shape, dtype, out, shard)
     axes = _kernel_axes(whole, in_axis, out_axis, preset)
@@ -811,6 +895,13 @@ def sparse(
     -----
     Martens (2010); `torch.nn.init.sparse_`, with the same meaning of rows and columns. JAX and
     Keras have none.
+
+    Examples
+    --------
+    >>> import pynn
+    >>> w = pynn.initializers.sparse((10, 4), 0.3, rng=0)
+    >>> (w == 0).sum(axis=0)
+    array([3, 3, 3, 3])
     """
     where = place(shape, dtype, out, shard)
     array, whole, _, _, result = where
@@ -866,6 +957,15 @@ def lsuv(
     -----
     Layer-sequential unit-variance initialization: Mishkin and Matas (2016). The sums are exact, so
     the weights obey the contract. PyTorch, Keras and JAX have none.
+
+    Examples
+    --------
+    >>> import pynn
+    >>> net = pynn.networks.MultiLayerNet(20, [30], 5, rng=0)
+    >>> x = pynn.random.normal((200, 20), rng=1)
+    >>> _ = pynn.initializers.lsuv(net, x, rng=2)
+    >>> round(float(pynn.affine(x, net.params["W1"]).std()), 2)
+    1.0
     """
     if not hasattr(network, "params") or not hasattr(network, "activation"):
         raise TypeError(f"network must be a MultiLayerNet; got {type(network).__name__}")
@@ -954,6 +1054,12 @@ class Recommendation(NamedTuple):
         ``gain(activation)``; the square is the rule's scale.
     reason : str
         One sentence.
+
+    Examples
+    --------
+    >>> import pynn
+    >>> pynn.initializers.Recommendation._fields
+    ('initializer', 'gain', 'reason')
     """
 
     initializer: str
@@ -978,6 +1084,12 @@ def recommend(activation: _gain.Function) -> Recommendation:
     -----
     The book's rule made general. It gives Xavier for functions that are odd, or odd but for a
     constant (tanh, sigmoid), and He for those that let one side pass (ReLU and its relatives).
+
+    Examples
+    --------
+    >>> import pynn
+    >>> pynn.initializers.recommend("relu")
+    Recommendation(initializer='he_normal', gain=1.4142135623730951, reason="one sign passes more than the other, as with ReLU: in place of ReLU's 2 / fan_in, 2 / fan_in keeps the spread.")
     """
     found = gain(activation)
     symmetric = _gain.odd_part(activation) > 0.99

@@ -51,6 +51,17 @@ class Affine:
     -----
     The book's class (section 5.6), with the bias and the activation optional. PyTorch's Linear
     keeps W transposed; Keras' Dense has the same layout as this.
+
+    Examples
+    --------
+    >>> import numpy as np, pynn
+    >>> layer = pynn.layers.Affine(np.eye(2), np.array([1.0, 2.0]), activation="relu")
+    >>> layer.forward([[3.0, -4.0]])
+    array([[4., 0.]])
+    >>> layer.backward([[1.0, 1.0]])
+    array([[1., 0.]])
+    >>> layer.db
+    array([1., 0.])
     """
 
     def __init__(
@@ -139,6 +150,17 @@ class ActivationLayer:
     ------
     RuntimeError
         If `backward` is called before `forward`.
+
+    Examples
+    --------
+    >>> import numpy as np, pynn
+    >>> layer = pynn.layers.LeakyRelu()
+    >>> isinstance(layer, pynn.layers.ActivationLayer)
+    True
+    >>> layer.forward([-1.0, 1.0])
+    array([-0.01,  1.  ])
+    >>> layer.backward([10.0, 10.0])
+    array([ 0.1, 10. ])
     """
 
     activation: ClassVar[Activation]
@@ -163,7 +185,17 @@ class ActivationLayer:
 
 for _activation in ACTIVATIONS.values():
     _name = _activation.name.title().replace("_", "")
-    _doc = f"`pynn.{_activation.name}` as a layer, with ``forward(x)`` and ``backward(dout)``."
+    _doc = f"""`pynn.{_activation.name}` as a layer, with ``forward(x)`` and ``backward(dout)``.
+
+    Examples
+    --------
+    >>> import numpy as np, pynn
+    >>> layer, x = pynn.layers.{_name}(), np.array([-1.5, 2.5])
+    >>> bool((layer.forward(x) == pynn.{_activation.name}(x)).all())
+    True
+    >>> layer.backward(np.ones(2)).shape
+    (2,)
+    """
     globals()[_name] = type(
         _name,
         (ActivationLayer,),
@@ -196,6 +228,16 @@ class SoftmaxWithLoss:
     PyTorch's CrossEntropyLoss and Keras' CategoricalCrossentropy(from_logits=True) compute the
     same. The loss is NumPy's arithmetic, whose last bit may differ from CPU to CPU; the gradient
     has the same bits everywhere.
+
+    Examples
+    --------
+    >>> import numpy as np, pynn
+    >>> layer = pynn.layers.SoftmaxWithLoss()
+    >>> round(layer.forward(np.zeros((2, 4)), [1, 3]), 4)
+    1.3863
+    >>> layer.backward()
+    array([[ 0.125, -0.375,  0.125,  0.125],
+           [ 0.125,  0.125,  0.125, -0.375]])
     """
 
     def __init__(self) -> None:

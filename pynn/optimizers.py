@@ -29,6 +29,14 @@ class SGD:
     Notes
     -----
     The book's class (section 6.1.2). PyTorch's SGD without momentum computes the same.
+
+    Examples
+    --------
+    >>> import numpy as np, pynn
+    >>> params = {"w": np.array([1.0, 2.0])}
+    >>> pynn.optimizers.SGD(lr=0.5).update(params, {"w": np.array([1.0, -1.0])})
+    >>> params["w"]
+    array([0.5, 2.5])
     """
 
     def __init__(self, lr: float = 0.01) -> None:
@@ -74,6 +82,16 @@ class Momentum:
     -----
     The book's class (section 6.1.4), and Keras' rule. PyTorch keeps ``v = momentum * v + grad`` and
     takes ``lr * v``, which differs only when lr changes on the way.
+
+    Examples
+    --------
+    >>> import numpy as np, pynn
+    >>> params, grads = {"w": np.array([1.0])}, {"w": np.array([1.0])}
+    >>> momentum = pynn.optimizers.Momentum(lr=0.5)
+    >>> for _ in range(2):
+    ...     momentum.update(params, grads)
+    >>> params["w"]
+    array([-0.45])
     """
 
     def __init__(self, lr: float = 0.01, momentum: float = 0.9) -> None:

@@ -69,6 +69,14 @@ def key(rng: RNG = None) -> int:
         If rng is anything else.
     ValueError
         If an int is negative.
+
+    Examples
+    --------
+    >>> import pynn
+    >>> pynn.random.key(0) == pynn.random.key([0])
+    True
+    >>> pynn.random.key(1)
+    7434755675892716031
     """
     if type(rng) is int and 0 <= rng < 2**64:
         return seed_key(rng)
@@ -151,6 +159,13 @@ def normal(
     -----
     Box-Muller on Philox words: ``docs/numerics.md`` and `pynn.reference` say which. The float32 and
     the float64 stream of a key are different numbers.
+
+    Examples
+    --------
+    >>> import pynn
+    >>> x = pynn.random.normal(100_000, 5, 2, rng=0)
+    >>> round(float(x.mean()), 1), round(float(x.std()), 1)
+    (5.0, 2.0)
     """
     return draw("normal", {"loc": loc, "scale": scale}, shape, rng, dtype, out)
 
@@ -184,6 +199,13 @@ def uniform(
     ------
     TypeError, ValueError
         As `normal`; also unless low < high in the dtype drawn.
+
+    Examples
+    --------
+    >>> import pynn
+    >>> x = pynn.random.uniform(10_000, -1, 1, rng=0)
+    >>> bool(x.min() >= -1), bool(x.max() < 1), round(float(x.mean()), 2)
+    (True, True, 0.0)
     """
     return draw("uniform", {"low": low, "high": high}, shape, rng, dtype, out)
 
@@ -233,6 +255,13 @@ def truncated_normal(
     TruncatedNormal has -2 and 2 always. PyTorch's ``trunc_normal_(mean, std, a, b)`` has bounds in
     the units of the result: lower = (a - mean) / std, upper = (b - mean) / std. SciPy's
     ``truncnorm(lower, upper, loc, scale)`` has them in standard deviations, as here.
+
+    Examples
+    --------
+    >>> import pynn
+    >>> x = pynn.random.truncated_normal(10_000, rng=0)
+    >>> round(float(abs(x).max()), 2)
+    2.0
     """
     parameters = {"loc": loc, "scale": scale, "lower": lower, "upper": upper}
     return draw("truncated_normal", parameters, shape, rng, dtype, out)

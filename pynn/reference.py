@@ -19,12 +19,13 @@ import math
 import statistics
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ._checks import assign
+from .activations import Activation
 
 __all__ = [
     "ACTIVATIONS",
@@ -38,27 +39,6 @@ __all__ = [
 ]
 
 Array = npt.NDArray[Any]
-
-
-class Activation(NamedTuple):
-    """An activation function: its two directions, and what forward must save for backward.
-
-    Attributes
-    ----------
-    name : str
-        The function's name; ``name + "_backward"`` is its backward.
-    forward : callable
-        ``y = forward(x)``.
-    backward : callable
-        ``dx = backward(dy, saved)``.
-    saves : {"x", "y"}
-        What ``saved`` is: the input or the output of ``forward``.
-    """
-
-    name: str
-    forward: Callable[..., Any]
-    backward: Callable[..., Any]
-    saves: str
 
 
 def _floats(*operands: npt.ArrayLike, objects: bool = False) -> list[Array]:
@@ -514,7 +494,14 @@ ACTIVATIONS: Mapping[str, Activation] = MappingProxyType(
 
 
 def softmax(x: npt.ArrayLike, axis: int = -1) -> Array:
-    """exp(x) / sum(exp(x)) along an axis; the largest x is taken off first, so no exp overflows."""
+    """exp(x) / sum(exp(x)) along an axis; the largest x is taken off first, so no exp overflows.
+
+    Examples
+    --------
+    >>> from pynn import reference
+    >>> reference.softmax([[0.0, 0.0]])
+    array([[0.5, 0.5]])
+    """
     (x,) = _floats(x)
     if x.ndim == 0:
         raise ValueError("x must have at least one dimension; got shape ()")
@@ -525,7 +512,14 @@ def softmax(x: npt.ArrayLike, axis: int = -1) -> Array:
 
 
 def softmax_backward(dy: npt.ArrayLike, y: npt.ArrayLike, axis: int = -1) -> Array:
-    """y * (dy - sum(dy * y)) along an axis; y is the output of softmax."""
+    """y * (dy - sum(dy * y)) along an axis; y is the output of softmax.
+
+    Examples
+    --------
+    >>> from pynn import reference
+    >>> reference.softmax_backward([[1.0, 0.0]], [[0.5, 0.5]])
+    array([[ 0.25, -0.25]])
+    """
     dy, y = _floats(dy, y)
     with np.errstate(all="ignore"):
         dx: Array = y * (dy - np.sum(dy * y, axis, keepdims=True))
@@ -542,7 +536,15 @@ def affine(
     activation: str | None = None,
     out: Array | None = None,
 ) -> Array:
-    """x (..., in) @ w (in, out) + b (out,), then the activation."""
+    """x (..., in) @ w (in, out) + b (out,), then the activation.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pynn import reference
+    >>> reference.affine([[1.0, 2.0]], np.eye(2), [0.5, -5.0], activation="relu")
+    array([[1.5, 0. ]])
+    """
     x, w, *bias = _floats(x, w) if b is None else _floats(x, w, b)
     _check_shapes(x, w)
     f = _activation(activation)
@@ -559,7 +561,16 @@ def affine(
 
 
 def pack(w: npt.ArrayLike) -> Array:
-    """Take a read-only copy of w; NumPy's product has no use for more."""
+    """Take a read-only copy of w; NumPy's product has no use for more.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pynn import reference
+    >>> reference.pack(np.eye(2))
+    array([[1., 0.],
+           [0., 1.]])
+    """
     if np.ndim(w) != 2:
         raise ValueError(f"w must be (in, out); got {np.shape(w)}")
     _floats(w)  # real numbers
@@ -581,6 +592,15 @@ def affine_backward(
     """Compute dx, dw and db from dy, the gradient of affine's output, and y, that output.
 
     Where out gives an array, it gets the result; with accumulate, dw and db are added to theirs.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pynn import reference
+    >>> dx, dw, db = reference.affine_backward([[1.0, 2.0]], [[3.0, 4.0]], np.eye(2))
+    >>> dw
+    array([[3., 6.],
+           [4., 8.]])
     """
     f = _activation(activation)
     if f and y is None:
@@ -661,6 +681,12 @@ def philox4x32(counter: npt.ArrayLike, key: npt.ArrayLike) -> Array:
     """Ten rounds of Philox4x32: counter (..., 4) and key (..., 2) to (..., 4), all uint32.
 
     Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+
+    Examples
+    --------
+    >>> from pynn import reference
+    >>> reference.philox4x32([0, 0, 0, 0], [0, 0])
+    array([1713891541, 3781805453, 3159862348, 2600524760], dtype=uint32)
     """
     c0, c1, c2, c3 = np.moveaxis(np.asarray(counter, np.uint32).astype(np.uint64), -1, 0)
     k0, k1 = np.moveaxis(np.asarray(key, np.uint32).astype(np.uint64), -1, 0)
@@ -686,6 +712,14 @@ def fill(
     lower and upper, these in standard deviations. float16, and uint16 as the bits of bfloat16, get
     the float32 element rounded. ``out[idx]`` gets the element of index ``start + sum(idx * index_strides)``; the default strides are those of a C-order array,
     counted in elements.
+
+    Examples
+    --------
+    >>> import numpy as np, pynn
+    >>> out = np.empty(4)
+    >>> pynn.reference.fill(out, "uniform", pynn.random.key(0), 0.0, 1.0)
+    >>> bool((out == pynn.random.uniform(4, rng=0, dtype=float)).all())
+    True
     """
     dtypes = (np.float32, np.float64, np.float16, np.uint16)
     if not isinstance(out, np.ndarray) or out.dtype not in dtypes:

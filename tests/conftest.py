@@ -132,6 +132,7 @@ def run():
             timeout=timeout,
         )
 
+    run.source = SOURCE
     return run
 
 

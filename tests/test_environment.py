@@ -405,9 +405,70 @@ print(*set(calls))
 
 
 def test_import_is_light(python):
-    """The study's libraries are imported by the study alone."""
+    """Nothing is imported that was not asked for; the study's libraries by the study alone."""
+    code = (
+        "import sys, numpy; before = {*sys.modules}; import pynn; print(*{*sys.modules} - before)"
+    )
+    loaded = set(python(code).split())
+    expected = "pynn", "_core", "_threadpoolctl", "_config", "_backend", "activations"
+    assert {m for m in loaded if m.startswith("pynn")} == {
+        m if m == "pynn" else f"pynn.{m}" for m in expected
+    }
+    heavy = {"matplotlib", "sklearn", "rich", "pooch", "statistics", "numpy.random", "argparse"}
+    assert not heavy & loaded
     code = "import sys, pynn, pynn.cli; print({'matplotlib', 'sklearn', 'rich', 'pooch'} & {*sys.modules})"
     assert python(code) == "set()"
+
+
+def test_import_is_quick(run):
+    """At most 25 ms beyond NumPy: the median of several, as python -X importtime counts."""
+    times = []
+    for _ in range(7):
+        lines = run("-X", "importtime", "-c", "import numpy; import pynn").stderr.splitlines()
+        times += [int(line.split("|")[1]) for line in lines if line.endswith("| pynn")]
+    assert len(times) == 7 and sorted(times)[3] < 25_000
+
+
+def test_lazy_modules(python):
+    code = """
+import pynn
+for name in ("initializers", "layers", "networks", "optimizers", "random", "reference"):
+    assert name in dir(pynn) and name in pynn.__all__, name
+    assert getattr(pynn, name).__name__ == "pynn." + name
+from pynn import *
+try:
+    pynn.nothing
+except AttributeError as error:
+    print(error)
+"""
+    assert python(code) == "module 'pynn' has no attribute 'nothing'"
+
+
+LIMITED = """
+import {0}, {1}
+import pynn, threadpoolctl
+pynn.set_num_threads(3)
+with threadpoolctl.threadpool_limits(1):
+    assert pynn.get_num_threads() == 1
+with threadpoolctl.threadpool_limits(2, user_api="pynn"):
+    assert pynn.get_num_threads() == 2
+with threadpoolctl.threadpool_limits(1, user_api="blas"):
+    assert pynn.get_num_threads() == 3
+(info,) = [i for i in threadpoolctl.threadpool_info() if i["user_api"] == "pynn"]
+print(info["num_threads"], info["version"] == pynn.__version__, pynn.get_num_threads())
+"""
+
+
+@pytest.mark.parametrize("order", [("pynn", "threadpoolctl"), ("threadpoolctl", "pynn")])
+def test_threadpoolctl(order, python):
+    pytest.importorskip("threadpoolctl")
+    assert python(LIMITED.format(*order)) == "3 True 3"
+
+
+def test_without_threadpoolctl(python, tmp_path):
+    (tmp_path / "threadpoolctl.py").write_text("raise ImportError('not installed')")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import pynn; print(pynn.get_num_threads())"
+    assert int(python(code)) >= 1
 
 
 def test_show_config(capsys):

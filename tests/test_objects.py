@@ -7,17 +7,44 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from conftest import ISAS
+from pynn import _core
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "csrc" / "isa").glob("*.cpp"))
 COMPILER = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
 # what an object may want from outside: memory, and no mathematical library
 WANTED = {"memcpy", "memset", "memmove", "memcmp", "__stack_chk_fail", "_GLOBAL_OFFSET_TABLE_"}
+# what libm has, and a compiler might call
+MATHEMATICS = [
+    "exp",
+    "exp2",
+    "expm1",
+    "log",
+    "log2",
+    "log1p",
+    "log10",
+    "pow",
+    "sin",
+    "cos",
+    "sincos",
+    "tan",
+    "tanh",
+    "sinh",
+    "cosh",
+    "erf",
+    "erfc",
+    "fma",
+    "sqrt",
+    "ceil",
+    "floor",
+    "round",
+]
 
 pytestmark = [
     pytest.mark.skipif(not SOURCES, reason="no C++ sources beside the tests"),
@@ -86,3 +113,22 @@ def test_no_static_initialisers(isa_object):
 
 def test_every_instruction_set_was_looked_at():
     assert {*ISAS} <= {p.stem for p in SOURCES}
+
+
+def test_the_extension_exports_no_more_than_it_must():
+    """What Python and threadpoolctl look for; not pybind11's classes, nor std's inline functions."""
+    library = _core.__file__
+    if sys.platform != "linux":
+        pytest.skip("nm as on Linux")
+    defined = output("nm", "-D", "--defined-only", library).split("\n")
+    names = {line.split()[-1] for line in defined if line}
+    assert names == {"PyInit__core", "pynn_get_num_threads", "pynn_set_num_threads"}
+
+
+def test_the_extension_asks_no_mathematical_library():
+    if sys.platform != "linux":
+        pytest.skip("nm as on Linux")
+    wanted = output("nm", "-D", "--undefined-only", _core.__file__).split("\n")
+    names = {line.split()[-1].split("@")[0] for line in wanted if line}
+    assert "memcpy" in names
+    assert not {f"{f}{t}" for f in MATHEMATICS for t in ("", "f", "l", "f128")} & names

@@ -203,6 +203,36 @@ const char *const types_note =
     R"(float32 and float64 are computed as they are, float16 as float32, integers and bool as float64.
 )";
 
+// Examples that hold for every row: the formula, and what a gradient is.
+std::string forward_example(const std::string &name) {
+    return R"(
+Examples
+--------
+>>> import numpy as np, pynn
+>>> x = np.array([-1.25, 0.75, 2.5])
+>>> y = pynn.)" +
+           name + R"((x)
+>>> bool(np.allclose(y, pynn.reference.ACTIVATIONS[")" +
+           name + R"("].forward(x)))
+True
+)";
+}
+
+std::string backward_example(const std::string &name, bool output) {
+    return R"(
+Examples
+--------
+>>> import numpy as np, pynn
+>>> x, step = np.array([-1.25, 0.75, 2.5]), 1e-6
+>>> slope = (pynn.)" +
+           name + "(x + step) - pynn." + name + R"((x - step)) / (2 * step)
+>>> dx = pynn.)" +
+           name + "_backward(np.ones(3), " + (output ? "pynn." + name + "(x)" : std::string("x")) + R"()
+>>> bool(np.allclose(dx, slope, atol=1e-6))
+True
+)";
+}
+
 std::string forward_documentation(const Row &row) {
     return std::string(row.formula) + R"(, elementwise.
 
@@ -227,7 +257,7 @@ TypeError
 Notes
 -----
 )" + row.limits +
-           " NaN gives NaN. Source: " + row.source + "\n";
+           " NaN gives NaN. Source: " + row.source + "\n" + forward_example(row.name);
 }
 
 std::string backward_documentation(const Row &row) {
@@ -256,7 +286,7 @@ Raises
 ------
 TypeError
     For complex, object and extended-precision operands.
-)";
+)" + backward_example(row.name, output);
 }
 
 const char *const softmax_documentation = R"(exp(x) / sum(exp(x)) along an axis.
@@ -280,6 +310,15 @@ Notes
 -----
 A row with NaN or +inf in it, and a row of -inf alone, gives NaN; single -inf give 0. Source: Deep Learning from Scratch,
 section 3.5. torch.softmax asks for its axis (dim); jax.nn.softmax defaults to the last one like this.
+
+Examples
+--------
+>>> import numpy as np, pynn
+>>> pynn.softmax(np.array([0.0, 0.0]))
+array([0.5, 0.5])
+>>> pynn.softmax(np.zeros((2, 3)), axis=0)
+array([[0.5, 0.5, 0.5],
+       [0.5, 0.5, 0.5]])
 )";
 
 const char *const softmax_backward_documentation = R"(Gradient of softmax: y * (dy - sum(dy * y)) along an axis.
@@ -299,6 +338,12 @@ Returns
 -------
 dx : ndarray
     Gradient with respect to the logits.
+
+Examples
+--------
+>>> import numpy as np, pynn
+>>> pynn.softmax_backward(np.array([1.0, 0.0]), np.array([0.5, 0.5]))
+array([ 0.25, -0.25])
 )";
 
 } // namespace

@@ -406,6 +406,13 @@ Notes
 Each output is the sum over chunks of 256 terms of in, in order, each chunk one chain of fused multiply-adds; so its bits
 depend neither on the batch that it came in nor on threads, blocking or the instruction set. Source: Deep Learning from
 Scratch, section 5.6.
+
+Examples
+--------
+>>> import numpy as np, pynn
+>>> x, w = np.array([[1.0, 2.0]]), np.array([[1.0, 0.0, 1.0], [0.0, 1.0, -1.0]])
+>>> pynn.affine(x, w, np.array([0.5, 0.5, 0.5]), activation="relu")
+array([[1.5, 2.5, 0. ]])
 )");
     module.def("affine_backward", &backward, py::arg("dy"), py::arg("x"), py::arg("w"), py::arg("y") = py::none(),
                py::arg("activation") = py::none(), py::arg("need_dx") = true, py::arg("out") = py::none(),
@@ -454,6 +461,16 @@ Notes
 -----
 The three results follow `affine`'s rule of summation over their own terms; to accumulate, the finished sum is added to
 the old value in one addition. Source: Deep Learning from Scratch, section 5.6.
+
+Examples
+--------
+>>> import numpy as np, pynn
+>>> x, w = np.array([[1.0, 2.0]]), np.eye(2)
+>>> y = pynn.affine(x, w, activation="relu")
+>>> dx, dw, db = pynn.affine_backward(np.array([[10.0, 20.0]]), x, w, y, activation="relu")
+>>> dw
+array([[10., 20.],
+       [20., 40.]])
 )");
 
     py::class_<PackedWeights>(module, "PackedWeights", R"(Weights laid out for `affine` ahead of time, by `pack`.
@@ -466,6 +483,12 @@ shape : tuple of int
     (in, out).
 dtype : dtype
     That of the weights.
+
+Examples
+--------
+>>> import numpy as np, pynn
+>>> pynn.pack(np.ones((3, 2), np.float32))
+PackedWeights(shape=(3, 2), dtype=float32)
 )")
         .def_property_readonly("shape", [](const PackedWeights &packed) { return packed.weights.attr("shape"); })
         .def_property_readonly("dtype", [](const PackedWeights &packed) { return packed.weights.attr("dtype"); })
@@ -511,6 +534,13 @@ Notes
 A snapshot: it holds a copy of the weights, in C order, and that copy laid out for the instruction set in use, so it takes
 twice their memory and later changes of `w` do not reach it. After `use_isa` it is still right, and as fast as weights that
 are not packed; pack again then. `affine_backward` and types that must be converted use the copy, too.
+
+Examples
+--------
+>>> import numpy as np, pynn
+>>> x, w = pynn.random.normal((8, 64), rng=0), pynn.random.normal((64, 32), rng=1)
+>>> bool((pynn.affine(x, pynn.pack(w)) == pynn.affine(x, w)).all())
+True
 )");
 }
 

@@ -79,6 +79,7 @@ class WithoutGil {
 
 void bind_activations(py::module_ &module);
 void bind_affine(py::module_ &module);
+void bind_capi(py::module_ &module);
 void bind_random(py::module_ &module);
 void bind_runtime(py::module_ &module);
 

@@ -52,6 +52,15 @@ Raises
 ------
 ValueError
     If `n` is out of range.
+
+Examples
+--------
+>>> import pynn
+>>> before = pynn.get_num_threads()
+>>> pynn.set_num_threads(1)
+>>> pynn.get_num_threads()
+1
+>>> pynn.set_num_threads(before)
 )");
     module.def("get_num_threads", &thread_count,
                R"(Return how many threads pynn's kernels use, the calling one included.
@@ -59,6 +68,12 @@ ValueError
 Returns
 -------
 int
+
+Examples
+--------
+>>> import pynn
+>>> pynn.get_num_threads() >= 1
+True
 )");
     module.def(
         "use_isa",
@@ -81,13 +96,32 @@ Raises
 ------
 ValueError
     If the name is unknown or this CPU lacks the instruction set.
+
+Examples
+--------
+>>> import pynn
+>>> before = pynn.get_isa()
+>>> pynn.use_isa("portable")
+>>> pynn.get_isa()
+'portable'
+>>> pynn.use_isa(before)
 )");
     module.def("get_isa", [] { return active_kernels().name; }, R"(Return the name of the instruction set in use.
 
 Returns
 -------
 str
+
+Examples
+--------
+>>> import pynn
+>>> isinstance(pynn.get_isa(), str)
+True
 )");
+    module.def("default_threads", [] {
+        const DefaultThreads threads = default_threads();
+        return py::make_tuple(threads.count, threads.reason);
+    });
     module.def("isas", [] {
         py::dict sets;
         for (const InstructionSet &set : instruction_sets())
@@ -97,7 +131,8 @@ str
     module.def("build_info", [] {
         py::dict info;
 #if defined(__clang__)
-        info["compiler"] = "clang " __clang_version__;
+        info["compiler"] = "clang " + std::to_string(__clang_major__) + "." + std::to_string(__clang_minor__) + "." +
+                           std::to_string(__clang_patchlevel__);
 #else
         info["compiler"] = "gcc " __VERSION__;
 #endif
@@ -118,7 +153,7 @@ static int import_numpy() {
 PYBIND11_MODULE(_core, module) {
     if (import_numpy() < 0) throw pybind11::error_already_set();
     try {
-        pynn::set_thread_count(pynn::default_thread_count());
+        pynn::set_thread_count(pynn::default_threads().count);
         pynn::choose_isa();
     } catch (const std::invalid_argument &error) { throw pybind11::import_error(error.what()); }
     module.doc() = "pynn's compiled core; use it through the package pynn.";
@@ -126,4 +161,5 @@ PYBIND11_MODULE(_core, module) {
     pynn::bind_activations(module);
     pynn::bind_affine(module);
     pynn::bind_random(module);
+    pynn::bind_capi(module);
 }

@@ -1,6 +1,7 @@
 // fill and philox4x32. fill checks its operands, drops the GIL and hands tiles of the output to the kernels, by way of
 // a small buffer where memory or stream are not consecutive.
 #include "bindings/bindings.hpp"
+#include "bindings/distribution_rows.hpp"
 
 #include <numpy/random/bitgen.h>
 
@@ -26,53 +27,7 @@ constexpr std::size_t row_length = 128;     // of the buffer
 constexpr std::size_t buffer_rows = 64;     // so that whole cache lines are written at a time
 constexpr std::uint64_t sparse = 32;        // larger steps in the stream: draw one by one
 
-template <class... T> bool finite(T... values) { return (std::isfinite(values) && ...); }
-
-constexpr std::size_t most_parameters = 4;
-constexpr std::size_t names_in(const char *list) { return *list == 0 ? 1 : names_in(list + 1) + (*list == ','); }
-template <std::size_t N, class T> std::array<T, N> first_of(const T *values) {
-    std::array<T, N> found;
-    std::copy_n(values, N, found.begin());
-    return found;
-}
-
-#define PYNN_ALLOWED(name, make, condition, words, ...)                                                                \
-    template <class T> bool name##_allowed(const T *parameters) {                                                      \
-        static_assert(names_in(#__VA_ARGS__) <= most_parameters);                                                      \
-        [[maybe_unused]] constexpr T largest = std::numeric_limits<T>::max();                                          \
-        const auto [__VA_ARGS__] = first_of<names_in(#__VA_ARGS__)>(parameters);                                       \
-        return condition;                                                                                              \
-    }
-PYNN_DISTRIBUTIONS(PYNN_ALLOWED)
-#undef PYNN_ALLOWED
-
-template <class T> struct Rules {
-    bool (*allowed)(const T *parameters);
-    Constants<T> (*make)(const T *parameters, std::size_t count);
-};
-struct Row {
-    const char *name, *words, *parameters;
-    std::size_t count; // of the parameters
-    Rules<float> float32;
-    Rules<double> float64;
-    template <class T> const Rules<T> &rules() const {
-        if constexpr (sizeof(T) == 4)
-            return float32;
-        else
-            return float64;
-    }
-};
-#define PYNN_ROW(name, make, condition, words, ...)                                                                    \
-    Row{#name,                                                                                                         \
-        words,                                                                                                         \
-        #__VA_ARGS__,                                                                                                  \
-        names_in(#__VA_ARGS__),                                                                                        \
-        {name##_allowed<float>, make<float>},                                                                          \
-        {name##_allowed<double>, make<double>}},
-constexpr Row rows[] = {PYNN_DISTRIBUTIONS(PYNN_ROW)};
-#undef PYNN_ROW
-
-std::vector<std::string> names_of(const Row &row) {
+std::vector<std::string> names_of(const DistributionRow &row) {
     std::vector<std::string> names(1);
     for (const char *c = row.parameters; *c != 0; ++c) {
         if (*c == ',')
@@ -86,8 +41,9 @@ std::vector<std::string> names_of(const Row &row) {
 std::size_t distribution_index(py::handle name) {
     std::string known;
     for (std::size_t i = 0; i < distribution_count; ++i) {
-        if (PyUnicode_Check(name.ptr()) && PyUnicode_CompareWithASCIIString(name.ptr(), rows[i].name) == 0) return i;
-        known += (i > 0 ? ", '" : "'") + std::string(rows[i].name) + "'";
+        if (PyUnicode_Check(name.ptr()) && PyUnicode_CompareWithASCIIString(name.ptr(), distribution_rows[i].name) == 0)
+            return i;
+        known += (i > 0 ? ", '" : "'") + std::string(distribution_rows[i].name) + "'";
     }
     const std::string message = "distribution is " + text_of(py::repr(name)) + "; expected one of " + known;
     if (!PyUnicode_Check(name.ptr())) throw py::type_error(message);
@@ -105,7 +61,7 @@ std::uint64_t whole_number(const std::string &name, py::handle object) {
 }
 
 // Parameter i of a row; its name is looked up when something is wrong with it.
-double real_number(const Row &row, std::size_t i, py::handle object) {
+double real_number(const DistributionRow &row, std::size_t i, py::handle object) {
     const double value = PyFloat_AsDouble(object.ptr());
     if (PyErr_Occurred() == nullptr) return value;
     if (PyErr_ExceptionMatches(PyExc_OverflowError)) { // an int that no double holds
@@ -253,7 +209,7 @@ template <class T, class Out> struct Filling {
 template <class T, class Out>
 void fill_array(const FillKernel<T, Out> *kernels, py::handle out, std::size_t distribution, std::uint64_t key,
                 const py::args &given, std::uint64_t start, py::handle index_strides) {
-    const Row &row = rows[distribution];
+    const DistributionRow &row = distribution_rows[distribution];
     if (given.size() != row.count)
         throw py::type_error(std::string(row.name) + " has the parameters " + row.parameters + "; got " +
                              std::to_string(given.size()));
@@ -370,6 +326,12 @@ Notes
 -----
 Source: Salmon, Moraes, Dror and Shaw (2011), Parallel random numbers: as easy as 1, 2, 3. The words are those of the
 library Random123; numpy.random.Philox is the 64-bit Philox4x64.
+
+Examples
+--------
+>>> import numpy as np, pynn
+>>> pynn.random.philox4x32(np.zeros(4, np.uint32), np.zeros(2, np.uint32))
+array([1713891541, 3781805453, 3159862348, 2600524760], dtype=uint32)
 )";
 
 const char *const fill_documentation = R"(Fill an array with elements of a random stream.

@@ -8,15 +8,19 @@ import multiprocessing
 import os
 import signal
 import sys
+from typing import Any
 
-from contenders import CONTENDERS, measure, prepare
+from . import contenders as untyped
+
+contenders: Any = untyped
 
 
-def serve(name, pipe):
+def serve(name: str, pipe: Any) -> None:
     """Answer requests: the name of a workload prepares it, None measures one round of it."""
     if sys.platform == "linux":  # a stopped worker must not outlive its parent (PR_SET_PDEATHSIG)
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-    contender, run = None, None
+    contender: Any = None
+    run: Any = None
     while True:
         try:
             request = pipe.recv()
@@ -24,11 +28,11 @@ def serve(name, pipe):
             return
         try:
             if request is None:
-                answer = measure(run)
+                answer = contenders.measure(run)
             else:
-                contender = contender or CONTENDERS[name]()
+                contender = contender or contenders.CONTENDERS[name]()
                 run = None  # its memory goes before the next comes
-                run = prepare(contender, request)
+                run = contenders.prepare(contender, request)
                 answer = run is not None
         except Exception as error:
             answer = RuntimeError(f"{name}: {error}")
@@ -36,27 +40,42 @@ def serve(name, pipe):
 
 
 class Worker:
-    def __init__(self, name):
+    """One contender's process."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
         context = multiprocessing.get_context("spawn")
         self.pipe, end = context.Pipe()
         self.process = context.Process(target=serve, args=(name, end), daemon=True)
         self.process.start()
         end.close()
-        atexit.register(self.process.kill)  # also when it is stopped
+        atexit.register(self.end)  # also when it is stopped
 
-    def _ask(self, request):
-        os.kill(self.process.pid, signal.SIGCONT)
-        self.pipe.send(request)
-        answer = self.pipe.recv()
-        os.kill(self.process.pid, signal.SIGSTOP)
+    def _ask(self, request: str | None) -> Any:
+        pid = self.process.pid
+        assert pid is not None  # it was started
+        try:
+            os.kill(pid, signal.SIGCONT)
+            self.pipe.send(request)
+            answer = self.pipe.recv()
+            os.kill(pid, signal.SIGSTOP)
+        except (EOFError, OSError):
+            self.process.join(1)
+            code = self.process.exitcode
+            raise RuntimeError(f"{self.name}: its process ended, exit code {code}") from None
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    def prepare(self, workload):
+    def prepare(self, workload: str) -> bool:
         """Whether the contender takes part in this workload."""
-        return self._ask(workload)
+        return bool(self._ask(workload))
 
-    def measure(self):
+    def measure(self) -> float:
         """Seconds per call, over one round."""
-        return self._ask(None)
+        return float(self._ask(None))
+
+    def end(self) -> None:
+        """End the process."""
+        self.process.kill()
+        atexit.unregister(self.end)
