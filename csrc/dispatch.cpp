@@ -5,6 +5,10 @@
 #include <cstdlib>
 #include <stdexcept>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 namespace pynn {
 
 #if defined(__x86_64__)
@@ -21,14 +25,29 @@ std::atomic<const KernelTable *> active{&portable_table};
 bool always() { return true; }
 
 #if defined(__x86_64__)
-bool has_avx512() {
-    __builtin_cpu_init(); // libgcc does so at load time, other run-time libraries do not
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
+// By cpuid itself: not every compiler's run-time library fills in what __builtin_cpu_supports reads.
+struct Leaf {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    explicit Leaf(unsigned number) { __get_cpuid_count(number, 0, &a, &b, &c, &d); }
+};
+
+// The registers that the system saves for each thread.
+unsigned saved_registers() {
+    constexpr unsigned osxsave = 1u << 27;
+    if ((Leaf(1).c & osxsave) == 0) return 0;
+    unsigned low, high;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return low;
 }
+
 bool has_avx2() {
-    __builtin_cpu_init();
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    constexpr unsigned fma = 1u << 12, avx = 1u << 28, avx2 = 1u << 5, vectors = 0x6;
+    return (Leaf(1).c & (fma | avx)) == (fma | avx) && (Leaf(7).b & avx2) != 0 &&
+           (saved_registers() & vectors) == vectors;
+}
+bool has_avx512() {
+    constexpr unsigned f_dq_bw_vl = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31, vectors = 0xe6;
+    return has_avx2() && (Leaf(7).b & f_dq_bw_vl) == f_dq_bw_vl && (saved_registers() & vectors) == vectors;
 }
 #endif
 
