@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import sys
+from collections.abc import Mapping, Set
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,9 @@ def real(name: str, value: Any) -> float:
 def fill_value(name: str, value: Any, dtype: np.dtype[Any]) -> float:
     """Return a number as a float: infinite and NaN if it is so, but not by overflow of dtype."""
     found = _as_float(name, value)
-    return number(name, value, dtype=dtype) if math.isfinite(found) else found
+    if math.isnan(found) or (math.isinf(found) and found == value):
+        return found
+    return number(name, value, dtype=dtype)
 
 
 def integer(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
@@ -90,6 +93,10 @@ def integer(name: str, value: Any, least: int | None = None, most: int | None = 
     return found
 
 
+# They can be iterated over, but hold no numbers, or none in an order.
+NO_SEQUENCES = (str, bytes, bytearray, memoryview, Set, Mapping)
+
+
 def shape_tuple(shape: Any) -> tuple[int, ...]:
     """Return a shape, given as an int or a sequence of ints, as a tuple."""
     if shape is None:
@@ -97,6 +104,8 @@ def shape_tuple(shape: Any) -> tuple[int, ...]:
     try:
         if isinstance(shape, tuple):
             entries = shape
+        elif isinstance(shape, NO_SEQUENCES):
+            raise TypeError
         else:
             entries = tuple(shape) if np.iterable(shape) else (shape,)
         if bool in map(type, entries):
@@ -188,7 +197,10 @@ def bfloat16_bits(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 def real_array(name: str, value: Any, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     """Return real numbers as an array of a dtype."""
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} must be an array of numbers; {error}") from None
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must be real numbers; got dtype {array.dtype}")
     return np.asarray(array, dtype)

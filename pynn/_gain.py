@@ -52,19 +52,31 @@ def _values(activation: Function) -> tuple[Array, Array, Array]:
         f = activation
     else:
         raise TypeError(f"activation must be a name, a ufunc or a function; got {activation!r}")
+    some = z.ravel()[::3]
     try:
-        y = np.asarray(f(z.copy()), np.float64)
+        with np.errstate(all="ignore"):  # what overflows is found below
+            y = np.asarray(f(z.copy()), np.float64)
+            again = np.asarray(f(some.copy()), np.float64)
     except (TypeError, ValueError) as error:
         raise TypeError(
             f"activation must take an array and return one of real numbers; got {error}"
         ) from None
     if y.shape != z.shape:
         raise ValueError(f"activation must return the shape it was given, {z.shape}; got {y.shape}")
+    if again.shape != some.shape or not np.allclose(
+        again, y.ravel()[::3], rtol=1e-6, equal_nan=True
+    ):
+        raise ValueError(
+            "activation must be elementwise; got one whose values depend on the rest of the array"
+        )
     return z, half * weights * np.reshape(density, z.shape), y
 
 
 def _mean(weights: Array, values: Array) -> float:
-    return math.fsum((weights * values).ravel().tolist())
+    try:
+        return math.fsum((weights * values).ravel().tolist())
+    except (OverflowError, ValueError):  # infinities of both signs
+        return math.nan
 
 
 def _rounded(moment: float) -> float:
@@ -80,11 +92,12 @@ def second_moments(activation: Function) -> tuple[float, float]:
     slope = np.zeros_like(y)
     x = z[0] - z[0].mean()  # nodes of a panel, of which the others are shifts
     scale = [math.prod(a - b for b in x if b != a) for a in x]
-    for i in range(len(x)):  # derivative at node i of the polynomial through all nodes
-        for j in range(len(x)):
-            if i != j:
-                slope[:, i] += scale[i] / scale[j] / (x[i] - x[j]) * (y[:, j] - y[:, i])
-    return _rounded(_mean(weights, y * y)), _rounded(_mean(weights, slope * slope))
+    with np.errstate(all="ignore"):
+        for i in range(len(x)):  # derivative at node i of the polynomial through all nodes
+            for j in range(len(x)):
+                if i != j:
+                    slope[:, i] += scale[i] / scale[j] / (x[i] - x[j]) * (y[:, j] - y[:, i])
+        return _rounded(_mean(weights, y * y)), _rounded(_mean(weights, slope * slope))
 
 
 def odd_part(activation: Function) -> float:

@@ -106,7 +106,7 @@ _TRUNCATED_AT_2 = 0.87962566103423978
 
 
 def _preset(name: str, known: tuple[str, ...] = _PRESETS) -> str:
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise ValueError(f"preset must be one of {', '.join(map(repr, known))}; got {name!r}")
     return name
 
@@ -178,6 +178,9 @@ def variance_scaling(
     >>> (part == whole[2:5]).all()
     np.True_
     """
+    for name, value in (("mode", mode), ("distribution", distribution)):
+        if not isinstance(value, str):
+            raise TypeError(f"{name} must be a str; got {value!r}")
     where = place(shape, dtype, out, shard)
     fan_in, fan_out = _fans(where[1], in_axis, out_axis)
     if mode == "fan_in":
@@ -213,7 +216,8 @@ def variance_scaling(
 def _fans(shape: tuple[int, ...], in_axis: int, out_axis: int) -> tuple[int, int]:
     """Return the number of inputs and of outputs of a unit."""
     n = len(shape)
-    if n == 2 and in_axis == -2 and out_axis == -1:
+    plain = type(in_axis) is int and type(out_axis) is int
+    if plain and n == 2 and in_axis == -2 and out_axis == -1:
         return shape[0], shape[1]
     if n == 0:
         raise ValueError("shape must have at least one axis to have fans; got ()")
@@ -251,7 +255,7 @@ def _rule(
         shard: Shard | None = None,
     ) -> Any:
         fan, kind, axes = mode, distribution, (-2, -1)
-        if preset != "book":
+        if not isinstance(preset, str) or preset != "book":
             if _preset(preset) == "torch":
                 axes = (1, 0)
                 if family == "lecun":

@@ -20,7 +20,16 @@ import numpy as np
 import numpy.typing as npt
 
 from ._backend import functions
-from ._checks import bits_of, fill_dtype, number, real, shape_tuple, shard_bounds, writable
+from ._checks import (
+    NO_SEQUENCES,
+    bits_of,
+    fill_dtype,
+    number,
+    real,
+    shape_tuple,
+    shard_bounds,
+    writable,
+)
 from ._core import next_bits, philox4x32, seed_key
 
 __all__ = ["Philox4x32", "key", "normal", "philox4x32", "truncated_normal", "uniform"]
@@ -105,7 +114,7 @@ def _entropy(rng: Any) -> int | list[int] | None:
     if rng is None:
         return None
     try:
-        if isinstance(rng, bool | str | bytes):
+        if isinstance(rng, (bool, *NO_SEQUENCES)):
             raise TypeError
         values = [operator.index(i) for i in rng] if np.iterable(rng) else [operator.index(rng)]
     except TypeError:
@@ -343,7 +352,12 @@ def place(shape: Shape | None, dtype: npt.DTypeLike, out: Any, shard: Shard | No
         strides = tuple(math.prod(whole[axis + 1 :]) for axis in range(len(whole)))
         first = sum(start * stride for (start, _), stride in zip(bounds, strides, strict=True))
     if array is None:
-        out = np.empty(part, dtype)
+        try:
+            out = np.empty(part, dtype)
+        except ValueError as error:  # too many axes, or more bytes than an address has
+            raise ValueError(
+                f"shape must be one that NumPy can make; got {part}: {error}"
+            ) from None
         array = bits_of(out)
     elif array.shape != part:
         asked = "shape" if shard is None else "shard"

@@ -187,6 +187,11 @@ BAD = {
     "negative shape": (dict(shape=(3, -1)), ValueError, "shape"),
     "float shape": (dict(shape=(3.0, 2)), TypeError, "shape"),
     "text shape": (dict(shape="32"), TypeError, "shape"),
+    "bytes shape": (dict(shape=b"32"), TypeError, "shape"),
+    "set shape": (dict(shape={3, 4}), TypeError, "shape"),
+    "65 axes": (dict(shape=(1,) * 65), ValueError, "shape"),
+    "2**62 elements": (dict(shape=(2**31, 2**31)), ValueError, "shape"),
+    "set rng": (dict(shape=(3, 4), rng={1, 2}), TypeError, "rng"),
     "bool shape": (dict(shape=True), TypeError, "shape"),
     "bool in shape": (dict(shape=(3, True)), TypeError, "shape"),
     "float array shape": (dict(shape=np.array([3.0, 4.0])), TypeError, "shape"),
@@ -243,15 +248,17 @@ def test_errors_name_the_argument(name, case):
     "arguments, named",
     [
         (dict(mode="fan"), "mode"),
+        (dict(mode=np.ones(2)), "mode"),
         (dict(distribution="cauchy"), "distribution"),
         (dict(scale=-1.0), "scale"),
         (dict(scale=math.nan), "scale"),
         (dict(in_axis=2), "in_axis"),
+        (dict(in_axis=np.array([0, 1])), "in_axis"),
         (dict(in_axis=0, out_axis=-2), "axis"),
     ],
 )
 def test_bad_variance_scaling(arguments, named):
-    with pytest.raises(ValueError, match=named):
+    with pytest.raises((TypeError, ValueError), match=named):
         initializers.variance_scaling((3, 4), **{"scale": 1.0, **arguments})
 
 
@@ -315,8 +322,9 @@ def test_numbers_of_any_kind():
     want = initializers.normal((3, 4), 1.0, 2.0, rng=0)
     for one, two in ((1, 2), (np.float32(1), np.int8(2)), (np.array(1.0), np.array(2)), (True, 2)):
         oracles.assert_same_bits(initializers.normal((3, 4), one, two, rng=0), want)
-    with pytest.raises(ValueError, match="mean must be finite"):
-        initializers.normal((3, 4), 10**400)
+    for named, call in (("mean", initializers.normal), ("value", initializers.constant)):
+        with pytest.raises(ValueError, match=f"{named} must be finite"):
+            call((3, 4), 10**400)
 
 
 @pytest.mark.parametrize(
@@ -515,8 +523,8 @@ def test_lsuv(dtype):
     for batch in (np.zeros((5, 20)), np.ones((0, 20)), np.ones((5, 19)), np.ones(20), nan):
         with pytest.raises(ValueError, match="batch must"):
             initializers.lsuv(net, batch)
-    for batch in ("text", np.ones((5, 20), complex)):
-        with pytest.raises(TypeError, match="batch must"):
+    for batch in ("text", np.ones((5, 20), complex), [[1.0], [1.0, 2.0]]):
+        with pytest.raises((TypeError, ValueError), match="batch must"):
             initializers.lsuv(net, batch)
     for name, param in net.params.items():
         oracles.assert_same_bits(param, before[name])
@@ -569,9 +577,10 @@ def test_gain_keeps_the_spread_of_any_activation():
     assert initializers.gain(lambda x: x) == 1
     he = initializers.he_normal((30, 20), activation="relu", rng=1)
     oracles.assert_same_bits(he, initializers.he_normal((30, 20), rng=1))
-    for bad in ("gauss", 3, lambda x: x.sum(), lambda x: 0 * x, lambda x: "a"):
+    bad = ("gauss", 3, lambda x: x.sum(), lambda x: 0 * x, lambda x: "a", lambda x: x**200)
+    for activation in (*bad, pynn.softmax, lambda x: x - x.mean() - 1, lambda x: 1 / (x - x)):
         with pytest.raises((TypeError, ValueError), match="activation"):
-            initializers.gain(bad)
+            initializers.gain(activation)
     with pytest.raises(ValueError, match="direction"):
         initializers.gain("relu", "up")
 
@@ -637,6 +646,7 @@ def test_presets_that_are_refused():
         lambda: initializers.he_normal((3, 4), preset="tensorflow"),
         lambda: initializers.lecun_normal((3, 4), preset="torch"),
         lambda: initializers.normal((3, 4), preset=None),
+        lambda: initializers.he_normal((3, 4), preset=np.array(["jax", "keras"])),
     ):
         with pytest.raises(ValueError, match="preset"):
             call()
