@@ -20,7 +20,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import activations, initializers, layers, networks, optimizers, random, reference
+from . import (
+    activations,
+    functions,
+    initializers,
+    layers,
+    losses,
+    networks,
+    optimizers,
+    random,
+    reference,
+)
 from ._backend import get_backend, use_backend
 from ._config import show_config
 from ._core import (
@@ -45,11 +55,13 @@ __all__ = [
     "activations",
     "affine",
     "affine_backward",
+    "functions",
     "get_backend",
     "get_isa",
     "get_num_threads",
     "initializers",
     "layers",
+    "losses",
     "networks",
     "optimizers",
     "pack",

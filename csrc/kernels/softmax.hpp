@@ -84,10 +84,15 @@ template <class V> PYNN_INLINE V exp_of_difference(V x, V greatest) {
     return (e.scale + e.scale * (e.expm1.high + e.expm1.low)) * e.rest;
 }
 
-template <class T> void softmax_row(const T *x, T *y, std::size_t n) {
+template <class T> struct SoftmaxSum {
+    T greatest;
+    double total; // of exp(x - greatest)
+};
+
+template <class T> PYNN_INLINE SoftmaxSum<T> softmax_row_sum(const T *x, T *y, std::size_t n) {
     using V = vec<T>;
     constexpr std::size_t vectors = partial_results / width<T> > 0 ? partial_results / width<T> : 1;
-    if (n == 0) return;
+    if (n == 0) return {};
     T greatest = x[0];
     {
         V m[vectors];
@@ -135,7 +140,10 @@ template <class T> void softmax_row(const T *x, T *y, std::size_t n) {
         }
         if (partial) __builtin_memcpy(y + i, buffer, lanes * sizeof(T));
     });
+    return {greatest, total};
 }
+
+template <class T> void softmax_row(const T *x, T *y, std::size_t n) { softmax_row_sum(x, y, n); }
 
 template <class T> void softmax_backward_row(const T *dy, const T *y, T *dx, std::size_t n) {
     using V = vec<T>;
