@@ -225,7 +225,7 @@ def test_state(name, dtype, rng):
     for k, p in params.items():
         oracles.assert_same_bits(p, twin[k])
     for state in ({}, {"iter": 1, "q.W": np.ones(3)}, {"iter": -1}):
-        with pytest.raises(ValueError, match="iter|q.W"):
+        with pytest.raises(ValueError, match=r"iter|q\.W"):
             other.load_state_dict(state)
     assert other.iter == 4 and repr(one).startswith(f"{name}(lr=0.")
 
