@@ -82,8 +82,9 @@ template <class T> struct Kernels {
     double (*sum_of_squares)(const T *x, std::size_t n);
     double (*loss[loss_count])(const T *x, const T *t, std::size_t n, T parameter);
     void (*loss_slope[loss_count])(const T *x, const T *t, T *dx, std::size_t n, T scale, T parameter);
-    // Of one row: y = softmax(x), which may be in place; the cross-entropy with a class
-    double (*softmax_loss)(const T *x, T *y, std::size_t n, std::size_t label);
+    // Of rows of n: y = softmax(x), which may be in place, and the cross-entropy with labels
+    void (*softmax_loss)(const T *x, T *y, std::size_t rows, std::size_t n, const std::ptrdiff_t *labels,
+                         double *losses);
     void (*add_scaled)(const T *x, T s, T *y, std::size_t n); // y += s x
     void (*scale)(const T *x, T s, T *y, std::size_t n);      // y = s x
     void (*drop)(const float *uniform, float ratio, const T *x, T s, T *y, std::size_t n);

@@ -54,15 +54,14 @@ double network_gradient(std::size_t m, MatrixView<T> x, const std::vector<Networ
 
     T *dy = gradients.get(), *dx = dy + padded(m * widest);
     const T scale = static_cast<T>(1.0 / static_cast<double>(m));
-    parallel_for(m, std::max<std::size_t>(1, elementwise_grain / 4 / classes), [&](std::size_t begin, std::size_t end) {
-        for (std::size_t i = begin; i < end; ++i) {
-            T *row = y + i * classes, *d = dy + i * classes;
-            const std::size_t label = static_cast<std::size_t>(labels[i]);
-            losses.get()[i] = kernels.softmax_loss(row, row, classes, label);
-            kernels.scale(row, scale, d, classes);
-            d[label] = scale * (row[label] - 1);
-        }
-    });
+    parallel_for(m, std::max<std::size_t>(1, elementwise_grain / 4 / (classes + 16)),
+                 [&](std::size_t begin, std::size_t end) {
+                     T *rows = y + begin * classes, *d = dy + begin * classes;
+                     kernels.softmax_loss(rows, rows, end - begin, classes, labels + begin, losses.get() + begin);
+                     kernels.scale(rows, scale, d, (end - begin) * classes);
+                     for (std::size_t i = begin; i < end; ++i, rows += classes, d += classes)
+                         d[labels[i]] = scale * (rows[labels[i]] - 1);
+                 });
 
     for (std::size_t i = last + 1; i-- > 0;) {
         const NetworkLayer<T> &layer = layers[i];

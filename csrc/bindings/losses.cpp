@@ -37,7 +37,7 @@ py::object array_like(const Operand &operand) {
 void contiguous(Operand &operand, int type) { convert_to(operand, type, NPY_ARRAY_C_CONTIGUOUS); }
 
 constexpr std::size_t row_grain(std::size_t length) {
-    return std::max<std::size_t>(1, elementwise_grain / 4 / std::max<std::size_t>(1, length));
+    return std::max<std::size_t>(1, elementwise_grain / 4 / (length + 16));
 }
 
 py::tuple softmax_loss(py::object x_argument, py::object t_argument) {
@@ -54,9 +54,8 @@ py::tuple softmax_loss(py::object x_argument, py::object t_argument) {
         Scratch<double> losses(labels.count);
         auto kernel = active_kernels_of<T>().softmax_loss;
         parallel_for(labels.count, row_grain(labels.classes), [&](std::size_t begin, std::size_t end) {
-            for (std::size_t i = begin; i < end; ++i)
-                losses.get()[i] = kernel(data + i * labels.classes, result + i * labels.classes, labels.classes,
-                                         static_cast<std::size_t>(labels.data[i]));
+            const std::size_t n = labels.classes;
+            kernel(data + begin * n, result + begin * n, end - begin, n, labels.data + begin, losses.get() + begin);
         });
         StandardEnvironment environment;
         loss = active_kernels().sum(losses.get(), labels.count) / static_cast<double>(labels.count);

@@ -33,12 +33,27 @@ template <class L, class T> void loss_slope_loop(const T *x, const T *t, T *dx, 
                     n - i);
 }
 
-// y = softmax(x); the cross-entropy with the class `label`, from the scores, in float64.
-template <class T> double softmax_loss_row(const T *x, T *y, std::size_t n, std::size_t label) {
-    const double chosen = static_cast<double>(x[label]); // y may be x
-    const SoftmaxSum<T> sum = softmax_row_sum(x, y, n);
-    const double greatest = static_cast<double>(sum.greatest);
-    return log_of(splat<vec<double>>(sum.total))[0] + (greatest - chosen);
+// y = softmax(x) of rows of n, which may be in place, and the cross-entropy of each with its label, from the scores.
+template <class T>
+void softmax_loss_rows(const T *x, T *y, std::size_t rows, std::size_t n, const std::ptrdiff_t *labels,
+                       double *losses) {
+    constexpr std::size_t most = 64; // whose logarithms are taken together
+    while (rows > 0) {
+        const std::size_t count = rows < most ? rows : most;
+        double totals[most];
+        for (std::size_t i = 0; i < count; ++i, x += n, y += n) {
+            const double chosen = static_cast<double>(x[labels[i]]);
+            const SoftmaxSum<T> sum = softmax_row_sum(x, y, n);
+            totals[i] = sum.total;
+            losses[i] = static_cast<double>(sum.greatest) - chosen;
+        }
+        for (std::size_t i = 0; i < count; i += wide_lanes)
+            store_wide(losses + i, log_of(load_wide(totals + i, count - i)) + load_wide(losses + i, count - i),
+                       count - i);
+        rows -= count;
+        labels += count;
+        losses += count;
+    }
 }
 
 // y += s x, the product rounded first

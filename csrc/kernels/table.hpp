@@ -43,7 +43,7 @@ constexpr Kernels<T> kernels = {
     sum_of_squares<T>,
     {PYNN_LOSSES(PYNN_LOSS)},
     {PYNN_LOSSES(PYNN_LOSS_SLOPE)},
-    softmax_loss_row<T>,
+    softmax_loss_rows<T>,
     add_scaled_loop<T>,
     scale_loop<T>,
     drop_loop<T>,
