@@ -134,7 +134,7 @@ py::tuple batch_normalization(py::object x, py::object gamma, py::object beta, p
     py::object mean = given ? moments_argument("mean", mean_argument, problem.columns) : problem.per_column(NPY_DOUBLE);
     py::object variance =
         given ? moments_argument("variance", variance_argument, problem.columns) : problem.per_column(NPY_DOUBLE);
-    if (!given && problem.rows == 0) refuse_shapes({&problem.x}, "at least one row to take the mean of");
+    if (!given && problem.rows == 0 && problem.columns > 0) refuse_shapes({&problem.x}, "at least one row to take the mean of");
     py::object y = problem.like_x();
     if (problem.rows == 0) return py::make_tuple(y, mean, variance);
     with_type(problem.type, [&]<class T>(T) {
