@@ -172,7 +172,7 @@ class Momentum(Optimizer):
     lr : float, default 0.01
         Learning rate, >= 0.
     momentum : float, default 0.9
-        The share of the velocity that is kept, >= 0.
+        The share of the velocity that is kept, from 0 to below 1.
     weight_decay, clip_value, clip_norm : float, optional
         As at the top of `pynn.optimizers`.
 
@@ -212,7 +212,7 @@ class Nesterov(Momentum):
     lr : float, default 0.01
         Learning rate, >= 0.
     momentum : float, default 0.9
-        The share of the velocity that is kept, >= 0.
+        The share of the velocity that is kept, from 0 to below 1.
     weight_decay, clip_value, clip_norm : float, optional
         As at the top of `pynn.optimizers`.
 

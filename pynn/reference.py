@@ -849,10 +849,10 @@ def update(
 ) -> None:
     """Take a step of an optimizer, in place; missing states start at zero."""
     rule, names = _OPTIMIZERS[optimizer]
-    checked = {name: number(name, h, least=0) for name, h in zip(names, hyperparameters)}
-    for name in ("beta1", "beta2", "decay_rate"):
-        if checked.get(name, 0) >= 1:
-            raise ValueError(f"{name} must be from 0 to below 1; got {checked[name]!r}")
+    checked = {
+        name: number(name, h, least=0, below=math.inf if name in ("lr", "eps") else 1)
+        for name, h in zip(names, hyperparameters)
+    }
     decay = number("weight_decay", weight_decay, least=0)
     for name, bound in (("clip_value", clip_value), ("clip_norm", clip_norm)):
         if bound is not None:

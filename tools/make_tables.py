@@ -89,7 +89,10 @@ TABLES = [
         "softplus(-a) e^a; softplus(a)",
         2,
         2,
-        ((lambda a: mp.log1p(mp.exp(-a)) * mp.exp(a), 22), (lambda a: a + mp.log1p(mp.exp(-a)), 22)),
+        (
+            (lambda a: mp.log1p(mp.exp(-a)) * mp.exp(a), 22),
+            (lambda a: a + mp.log1p(mp.exp(-a)), 22),
+        ),
     ),
 ]
 
@@ -141,12 +144,16 @@ def row(f, low, width):
         coefficients, _ = minimax(f, centre, half, fixed)
         c0 = np.float32(coefficients[0])
         c0_low = np.float32(coefficients[0] - mp.mpf(float(c0)))
-        fixed = [mp.mpf(float(c0)) + mp.mpf(float(c0_low)), mp.mpf(float(np.float32(coefficients[1])))]
+        fixed = [
+            mp.mpf(float(c0)) + mp.mpf(float(c0_low)),
+            mp.mpf(float(np.float32(coefficients[1]))),
+        ]
     coefficients, _ = minimax(f, centre, half, fixed)
     stored = [mp.mpf(float(np.float32(c))) for c in coefficients[1:]]
     ds = [half * mp.mpf(i) / 20 for i in range(-20, 21)]
     error = max(
-        abs(mp.polyval(stored[::-1], d) * d + fixed[0] - f(centre + d)) / abs(f(centre + d)) for d in ds
+        abs(mp.polyval(stored[::-1], d) * d + fixed[0] - f(centre + d)) / abs(f(centre + d))
+        for d in ds
     )
     return [c0, c0_low, *map(np.float32, coefficients[1:])], error
 
@@ -185,7 +192,9 @@ def main():
         greatest = [float(g) for _, g in table.functions]
         print(f"// {table.formula}; 2^{float(mp.log(worst, 2)):.1f}")
         print(f"inline constexpr Table {table.name} = {{")
-        print(f"    {table.offset}, {table.bits}, {starts[-1]}, {{{greatest[0]:g}, {greatest[-1]:g}}},\n    {{")
+        print(
+            f"    {table.offset}, {table.bits}, {starts[-1]}, {{{greatest[0]:g}, {greatest[-1]:g}}},\n    {{"
+        )
         for r in rows:
             print(f"        {{{', '.join(map(literal, r))}}},")
         print("    },\n};\n")

@@ -38,12 +38,21 @@ std::size_t optimizer_index(py::handle name) {
 
 // A finite number from 0 to below the bound; an error that names it.
 double number(const std::string &name, py::handle object, double below = infinity) {
-    double value = PyFloat_CheckExact(object.ptr()) ? PyFloat_AS_DOUBLE(object.ptr()) : PyFloat_AsDouble(object.ptr());
-    if (value == -1 && PyErr_Occurred() != nullptr) {
-        if (!PyErr_ExceptionMatches(PyExc_TypeError) && !PyErr_ExceptionMatches(PyExc_ValueError))
-            throw py::error_already_set();
-        PyErr_Clear();
-        throw py::type_error(name + " must be a number; got " + text_of(py::repr(object)));
+    double value = -1;
+    if (PyFloat_CheckExact(object.ptr())) {
+        value = PyFloat_AS_DOUBLE(object.ptr());
+    } else {
+        PyArrayObject *array = as_array(object); // which converts text, too, and one element of many axes
+        const bool number = !PyArray_Check(object.ptr()) || (PyArray_NDIM(array) == 0 && !PyArray_ISSTRING(array) &&
+                                                             !PyArray_ISCOMPLEX(array) && !PyArray_ISOBJECT(array));
+        if (number) value = PyFloat_AsDouble(object.ptr());
+        if (!number || (value == -1 && PyErr_Occurred() != nullptr)) {
+            if (number && !PyErr_ExceptionMatches(PyExc_TypeError) && !PyErr_ExceptionMatches(PyExc_ValueError) &&
+                !PyErr_ExceptionMatches(PyExc_OverflowError))
+                throw py::error_already_set();
+            PyErr_Clear();
+            throw py::type_error(name + " must be a number; got " + text_of(py::repr(object)));
+        }
     }
     if (!(value >= 0 && value < below))
         throw py::value_error(name + " must be " + (below < infinity ? "from 0 to below 1" : "at least 0 and finite") +
@@ -271,7 +280,7 @@ py::object update(py::object name, py::object params_argument, py::object grads_
         const char *end = c;
         while (*end != 0 && *end != ',') ++end;
         const std::string hyperparameter(c, end);
-        const bool share = hyperparameter == "beta1" || hyperparameter == "beta2" || hyperparameter == "decay_rate";
+        const bool share = hyperparameter != "lr" && hyperparameter != "eps";
         values[index] = number(hyperparameter, hyperparameters[index], share ? 1 : infinity);
         c = end;
     }
