@@ -210,5 +210,79 @@ void fill_loop(typename Format::Kept *out, std::uint64_t key, std::uint64_t star
     }
 }
 
+<<<<<<< HEAD
+=======
+// Two vectors of 32-bit lanes, of which 16 bits matter, to one of 16-bit lanes: the halves that Half names.
+template <std::size_t Half, std::size_t... I>
+PYNN_INLINE vec<std::uint16_t> narrow(vec<std::uint32_t> a, vec<std::uint32_t> b, std::index_sequence<I...>) {
+    return __builtin_shufflevector((vec<std::uint16_t>)a, (vec<std::uint16_t>)b, (2 * I + Half)...);
+}
+
+// Both round to nearest, ties to even, and keep subnormals.
+struct BFloat16 {
+    static constexpr std::size_t half = 1;
+    static PYNN_INLINE vec<std::uint32_t> round(vec<float> x) {
+        using U = vec<std::uint32_t>;
+        U word = (U)x;
+        return (U)select(x != x, vec<std::int32_t>{} + 0x7fc00000,
+                         (vec<std::int32_t>)(word + 0x7fff + ((word >> 16) & 1)));
+    }
+    static PYNN_INLINE vec<float> widen(vec<std::uint32_t> bits) { return (vec<float>)(bits << 16); }
+};
+struct Float16 {
+    static constexpr std::size_t half = 0;
+    static PYNN_INLINE vec<std::uint32_t> round(vec<float> x) {
+        using U = vec<std::uint32_t>;
+        U word = (U)x, sign = word & 0x80000000u, size = word ^ sign;
+        U normal = (size - (112u << 23) + 0xfff + ((size >> 13) & 1)) >> 13;
+        U small = (U)((vec<float>)size + 0.5f) - 0x3f000000u; // the addition rounds to its unit, 2^-24
+        vec<std::int32_t> sized = (vec<std::int32_t>)size;
+        U result = (U)select(sized < 0x38800000, (vec<std::int32_t>)small, (vec<std::int32_t>)normal);
+        result = (U)select(sized >= 0x477ff000, vec<std::int32_t>{} + 0x7c00, (vec<std::int32_t>)result);
+        result = (U)select(x != x, vec<std::int32_t>{} + 0x7e00, (vec<std::int32_t>)result);
+        return result | (sign >> 16);
+    }
+    static PYNN_INLINE vec<float> widen(vec<std::uint32_t> bits) {
+        using U = vec<std::uint32_t>;
+        U size = bits & 0x7fff;
+        vec<float> scaled = (vec<float>)(size << 13) * 0x1p112f; // exact, subnormals too
+        vec<std::int32_t> beyond = (vec<std::int32_t>)size >= 0x7c00;
+        U result = (U)select(beyond, (vec<std::int32_t>)(0x7f800000 | size << 13), (vec<std::int32_t>)scaled);
+        return (vec<float>)(result | (bits & 0x8000) << 16);
+    }
+};
+
+template <class To> void round_loop(const float *from, std::uint16_t *to, std::size_t n) {
+    constexpr std::size_t step = width<std::uint16_t>;
+    constexpr auto lanes = std::make_index_sequence<step>();
+    auto narrowed = [&](const float *two) {
+        return narrow<To::half>(To::round(load<vec<float>>(two)), To::round(load<vec<float>>(two + step / 2)), lanes);
+    };
+    std::size_t i = 0;
+    for (; i + step <= n; i += step) store(to + i, narrowed(from + i));
+    if (i < n) {
+        float rest[step] = {};
+        __builtin_memcpy(rest, from + i, (n - i) * sizeof(float));
+        store_first_buffered(to + i, narrowed(rest), n - i);
+    }
+}
+
+template <class From> void widen_loop(const std::uint16_t *from, float *to, std::size_t n) {
+    constexpr std::size_t lanes = width<float>;
+    for (std::size_t i = 0; i < n; i += lanes) {
+        typename vector_type<std::uint16_t, PYNN_VECTOR_BYTES / 2>::type bits = {};
+        if (n - i >= lanes)
+            __builtin_memcpy(&bits, from + i, sizeof bits);
+        else
+            __builtin_memcpy(&bits, from + i, (n - i) * sizeof *from);
+        vec<float> wide = From::widen(convert<vec<std::uint32_t>>(bits));
+        if (n - i >= lanes)
+            store(to + i, wide);
+        else
+            store_first(to + i, wide, n - i);
+    }
+}
+
+>>>>>>> 493bc47 (WIP parameters)
 } // namespace
 } // namespace pynn::PYNN_ISA
