@@ -73,19 +73,16 @@ struct KernelTable {
     const char *name;
     Kernels<float> float32;
     Kernels<double> float64;
-<<<<<<< HEAD
     // float32's fill, each element rounded to nearest even
     void (*fill_bfloat16[distribution_count])(std::uint16_t *out, std::uint64_t key, std::uint64_t start, std::size_t n,
                                               const Constants<float> &constants);
     void (*fill_float16[distribution_count])(std::uint16_t *out, std::uint64_t key, std::uint64_t start, std::size_t n,
                                              const Constants<float> &constants);
-=======
-    // Rounded to nearest even; and the exact opposite
+    // Rounded to nearest even, and the exact opposite
     void (*to_bfloat16)(const float *from, std::uint16_t *to, std::size_t n);
     void (*to_float16)(const float *from, std::uint16_t *to, std::size_t n);
     void (*from_bfloat16)(const std::uint16_t *from, float *to, std::size_t n);
     void (*from_float16)(const std::uint16_t *from, float *to, std::size_t n);
->>>>>>> 493bc47 (WIP parameters)
 
     template <class T> const Kernels<T> &of() const;
 };

@@ -457,7 +457,6 @@ const char *const types_note =
     ml_dtypes) in float32, and rounded to what they are; integers and bool as float64.
 )";
 
-<<<<<<< HEAD
 // Examples that hold for every row: the formula, and what a gradient is.
 std::string forward_example(const std::string &name) {
     return R"(
@@ -486,7 +485,8 @@ Examples
 >>> bool(np.allclose(dx, slope, atol=1e-6))
 True
 )";
-=======
+}
+
 std::string number_text(double value) { return text_of(py::float_(value).attr("__format__")("g")); }
 
 std::string parameters_documentation(const Row &row) {
@@ -497,7 +497,6 @@ std::string parameters_documentation(const Row &row) {
                 " Broadcasts against the other operands.\n";
     }
     return text;
->>>>>>> 493bc47 (WIP parameters)
 }
 
 std::string forward_documentation(const Row &row) {

@@ -7,6 +7,7 @@
 #include "distributions.hpp"
 #include "kernels/affine.hpp"
 #include "kernels/elementwise.hpp"
+#include "kernels/half.hpp"
 #include "kernels/softmax.hpp"
 
 namespace pynn::PYNN_ISA {
@@ -14,13 +15,11 @@ namespace {
 
 #define PYNN_FORWARD(name, ...) forward_loop<PYNN_ISA::name, T>,
 #define PYNN_BACKWARD(name, ...) backward_loop<PYNN_ISA::name, T>,
-<<<<<<< HEAD
 #define PYNN_FILL(name, ...) fill_loop<PYNN_ISA::name, Same<T>>,
-=======
-#define PYNN_FORWARD_GIVEN(name, ...) forward_given_loop<PYNN_ISA::name, T>,
-#define PYNN_BACKWARD_GIVEN(name, ...) backward_given_loop<PYNN_ISA::name, T>,
-#define PYNN_FILL(name, ...) fill_loop<PYNN_ISA::name, T>,
->>>>>>> 493bc47 (WIP parameters)
+    PYNN_ISA::narrow_loop<PYNN_ISA::BFloat16>,
+    PYNN_ISA::narrow_loop<PYNN_ISA::Float16>,
+    PYNN_ISA::widen_loop<PYNN_ISA::WideBFloat16>,
+    PYNN_ISA::widen_loop<PYNN_ISA::WideFloat16>,
 template <class T>
 constexpr Kernels<T> kernels = {
     {PYNN_ACTIVATIONS(PYNN_FORWARD)},
@@ -64,15 +63,12 @@ constexpr KernelTable PYNN_PASTE(PYNN_ISA, _table) = {
     PYNN_STRING(PYNN_ISA),
     PYNN_ISA::kernels<float>,
     PYNN_ISA::kernels<double>,
-<<<<<<< HEAD
     {PYNN_DISTRIBUTIONS(PYNN_FILL_BFLOAT16)},
     {PYNN_DISTRIBUTIONS(PYNN_FILL_FLOAT16)},
-=======
-    PYNN_ISA::round_loop<PYNN_ISA::BFloat16>,
-    PYNN_ISA::round_loop<PYNN_ISA::Float16>,
-    PYNN_ISA::widen_loop<PYNN_ISA::BFloat16>,
-    PYNN_ISA::widen_loop<PYNN_ISA::Float16>,
->>>>>>> 493bc47 (WIP parameters)
+    PYNN_ISA::narrow_loop<PYNN_ISA::BFloat16>,
+    PYNN_ISA::narrow_loop<PYNN_ISA::Float16>,
+    PYNN_ISA::widen_loop<PYNN_ISA::WideBFloat16>,
+    PYNN_ISA::widen_loop<PYNN_ISA::WideFloat16>,
 };
 #undef PYNN_FILL_BFLOAT16
 #undef PYNN_FILL_FLOAT16
