@@ -24,7 +24,7 @@ template <class T> struct ProductBlock {
     std::size_t a_chunk; // elements from one of its chunks to the next
     const T *b;
     std::ptrdiff_t b_row, b_column;
-    bool pack;       // copy b's part into the workspace first; else b_column is 1 and b is read in place
+    bool pack;       // b's part goes by way of the workspace; else b_column is 1 and b is read in place
     const T *packed; // b's part as pack() lays it out, read instead of b; or nullptr
     T *c;
     std::ptrdiff_t c_row;

@@ -8,7 +8,7 @@ namespace pynn::PYNN_ISA {
 namespace {
 
 template <class T> constexpr std::size_t panel_columns = Tile<T>::vectors * width<T>;
-// A chunk of a block's rows of a (192 KiB) and two of its columns of b (128 KiB each) share the second-level cache.
+// A chunk of a block's rows of a (192 KiB) stays in the second-level cache beside one of its columns of b (128 KiB).
 template <class T>
 constexpr std::size_t block_rows =
     (std::size_t(192) << 10) / (affine_chunk * sizeof(T)) / Tile<T>::rows * Tile<T>::rows;
@@ -28,6 +28,7 @@ struct Ahead {
     std::size_t lines = 0, rows_at_once = 0;
 };
 constexpr std::size_t ahead_interval = 16; // of k, from one asking to the next
+constexpr std::size_t askings(std::size_t depth) { return (depth + ahead_interval - 1) / ahead_interval; }
 
 template <class T> struct TileWork {
     Ahead ahead;
@@ -125,11 +126,12 @@ void tile(const TileWork<T> &work) {
 
 template <class T> using TileFunction = void (*)(const TileWork<T> &);
 
-// Few rows are made up for by more vectors, where b is read in place: enough chains to keep the fma units busy.
+// Few rows are made up for by more vectors, where b is read in place: enough chains to keep the fma units busy. One and
+// two rows go by row_by_row then.
 constexpr std::size_t most_vectors = 8;
 template <class T> constexpr std::size_t vectors_of_tile(std::size_t rows) {
     const std::size_t chains = Tile<T>::rows * Tile<T>::vectors, fit = chains / (rows + 1);
-    return fit <= Tile<T>::vectors ? Tile<T>::vectors : fit < most_vectors ? fit : most_vectors;
+    return rows <= 2 || fit <= Tile<T>::vectors ? Tile<T>::vectors : fit < most_vectors ? fit : most_vectors;
 }
 
 template <class T> struct Tiles {
@@ -381,21 +383,22 @@ template <class T> void product_block(const ProductBlock<T> &block) {
     // What the tiles of a panel ask for: the next panel, whose place in b is this.
     auto ahead_of = [&](std::size_t start, std::size_t column, std::size_t depth) -> Ahead {
         if (!in_panels || start >= block.depth) return {};
-        const std::size_t left = block.depth - start,
-                          times = row_tiles * ((depth + ahead_interval - 1) / ahead_interval);
-        const std::size_t k = left < affine_chunk ? left : affine_chunk;
+        const std::size_t left = block.depth - start, k = left < affine_chunk ? left : affine_chunk;
         const std::size_t columns = block.columns - column < panel ? block.columns - column : panel;
-        const bool by_column = block.packed == nullptr && block.b_column != 1;
-        const std::size_t rows = by_column ? columns : k;
-        const std::ptrdiff_t i = static_cast<std::ptrdiff_t>(start), j = static_cast<std::ptrdiff_t>(column);
-        const T *from = block.packed == nullptr
-                            ? block.b + i * block.b_row + j * block.b_column
-                            : block.packed + column * block.depth + start * panel_padded<T>(columns);
-        const std::ptrdiff_t stride = block.packed != nullptr ? static_cast<std::ptrdiff_t>(panel_padded<T>(columns))
-                                      : by_column             ? block.b_column
-                                                              : block.b_row;
+        const T *from = block.b + static_cast<std::ptrdiff_t>(start) * block.b_row +
+                        static_cast<std::ptrdiff_t>(column) * block.b_column;
+        std::ptrdiff_t stride = block.b_row;
+        std::size_t rows = k, length = columns;
+        if (block.packed != nullptr) {
+            from = block.packed + column * block.depth + start * panel_padded<T>(columns);
+            stride = static_cast<std::ptrdiff_t>(panel_padded<T>(columns));
+        } else if (block.b_column != 1) { // its columns lie each in a line
+            stride = block.b_column;
+            rows = columns, length = k;
+        }
+        const std::size_t times = row_tiles * askings(depth);
         return {reinterpret_cast<const char *>(from), stride * static_cast<std::ptrdiff_t>(sizeof(T)),
-                ((by_column ? k : columns) * sizeof(T) + 63) / 64, times == 0 ? 0 : (rows + times - 1) / times};
+                (length * sizeof(T) + 63) / 64, times == 0 ? 0 : (rows + times - 1) / times};
     };
     std::size_t start = 0;
     do { // at least once: depth 0 gives the bias
@@ -426,8 +429,7 @@ template <class T> void product_block(const ProductBlock<T> &block) {
             work.ahead = column + panel < block.columns ? ahead_of(start, column + panel, depth)
                                                         : ahead_of(start + depth, 0, depth);
             const std::ptrdiff_t asked =
-                work.ahead.stride *
-                static_cast<std::ptrdiff_t>(work.ahead.rows_at_once * ((depth + ahead_interval - 1) / ahead_interval));
+                work.ahead.stride * static_cast<std::ptrdiff_t>(work.ahead.rows_at_once * askings(depth));
             auto run = [&](std::size_t row, std::size_t height, std::size_t t) __attribute__((always_inline)) {
                 const std::ptrdiff_t i = static_cast<std::ptrdiff_t>(row);
                 work.a = block.packed_a != nullptr ? packed_a + t * Tile<T>::rows * depth : a + i * block.a_row;
