@@ -131,7 +131,7 @@ template <class V> PYNN_INLINE V bounded_by(element<V> limit, V x) {
 // Where x e^-x is below 2^-180 (float64: 2^-1108).
 template <class T> constexpr T far = sizeof(T) == 4 ? T(130) : T(775);
 
-// x e f without more than one rounding; beyond limit it is x
+// x e f, rounded once; beyond limit it is x
 template <class V> PYNN_INLINE V gated(V x, element<V> limit, ShortExponential<V> e, Parts<V> f) {
     V y = e.power.times(rounded_product(times(at_least(-far<float>, x), e.mantissa), f));
     return select(x > limit, x, with_sign_of(y, x));
@@ -229,6 +229,9 @@ struct selu {
 };
 
 struct gelu {
+    template <class V> static PYNN_INLINE Parts<V> minus_density() { // -1 / sqrt(2 pi)
+        return constant<V>(-0x1.9884533d43651p-2, 0x1.cbc0d30ebfd15p-56);
+    }
     template <class V> static PYNN_INLINE Exponential<V> bell(V a) { // exp(-a^2 / 2)
         Parts<V> square = product(whole(a), a);
         constexpr element<V> half = static_cast<element<V>>(0.5);
@@ -238,24 +241,12 @@ struct gelu {
         V half = static_cast<element<V>>(0.5) * a, t = -half * a;
         return short_exp(t, -fma(half, a, t));
     }
-    template <class V> static PYNN_INLINE V backward_by_table(V dy, V x) {
-        constexpr float limit = normal_tail_table.greatest[0];
-        V a = at_most(limit, magnitude(x));
-        ShortExponential<V> e = short_bell(a);
-        // at -a: e (tail - a / sqrt(2 pi)), at a: 1 - that
-        Parts<V> line = times(a, constant<V>(-0x1.9884533d43651p-2, 0x1.cbc0d30ebfd15p-56));
-        Parts<V> tail = piecewise<normal_tail_table>(a), s = two_sum(tail.high, line.high);
-        s = product(e.mantissa, fast_two_sum(s.high, s.low + (tail.low + line.low)));
-        Parts<V> right = fast_two_sum(1 - V{}, -e.power.times(s.high));
-        V slope = select(x < 0, rounded(s), right.high + (right.low - e.power.times(s.low)));
-        return passed(x >= -limit, times_slope(dy, slope, select(x < 0, e.power, Power::one())), x);
-    }
     template <class V> static PYNN_INLINE V forward(V x) {
         if constexpr (by_table<V>) {
             return gated(x, gelu_table.greatest[1], short_bell(at_least(-gelu_table.greatest[0], at_most(0, x))),
                          one_sided<gelu_table>(x));
         } else {
-            constexpr element<V> limit = NormalTailConstants<element<V>>::limit;
+            constexpr element<V> limit = NormalTailConstants::limit;
             V a = magnitude(bounded_by(limit, x));
             Exponential<V> e = bell(a);
             Parts<V> tail = product(power(e), normal_tail(a));
@@ -265,13 +256,21 @@ struct gelu {
     }
     template <class V> static PYNN_INLINE V backward(V dy, V x) {
         if constexpr (by_table<V>) {
-            return backward_by_table(dy, x);
+            constexpr float limit = normal_tail_table.greatest[0];
+            V a = at_most(limit, magnitude(x));
+            ShortExponential<V> e = short_bell(a);
+            // at -a: e (tail - a / sqrt(2 pi)), at a: 1 - that
+            Parts<V> line = times(a, minus_density<V>());
+            Parts<V> tail = piecewise<normal_tail_table>(a), s = two_sum(tail.high, line.high);
+            s = product(e.mantissa, fast_two_sum(s.high, s.low + (tail.low + line.low)));
+            Parts<V> right = fast_two_sum(1 - V{}, -e.power.times(s.high));
+            V slope = select(x < 0, rounded(s), right.high + (right.low - e.power.times(s.low)));
+            return passed(x >= -limit, times_slope(dy, slope, select(x < 0, e.power, Power::one())), x);
         } else {
-            constexpr element<V> limit = NormalTailConstants<element<V>>::limit;
+            constexpr element<V> limit = NormalTailConstants::limit;
             V a = magnitude(bounded_by(limit, x));
             Exponential<V> e = bell(a);
-            Parts<V> density = product(constant<V>(-0x1.9884533d43651p-2, 0x1.cbc0d30ebfd15p-56), a); // / sqrt(2 pi)
-            Parts<V> slope = product(power(e), sum(normal_tail(a), density));                         // of -a
+            Parts<V> slope = product(power(e), sum(normal_tail(a), product(minus_density<V>(), a))); // of -a
             slope = select(x < 0, slope, sum(whole(1 - V{}), negative(slope)));
             return gated_backward(dy, x, limit, slope, e.rest);
         }
@@ -400,7 +399,7 @@ struct tanh_shrink {
             V y = rounded_product(a * scale, ratio) * select(a < 0x1p-20f, splat<V>(0x1p-60f), 1 - V{});
             return with_sign_of(select(magnitude(x) > limit, magnitude(x) - 1, y), x);
         } else {
-            using C = TanhShrinkConstants<element<V>>;
+            using C = TanhShrinkConstants;
             V a = magnitude(x);
             Parts<V> t = tanh_parts(a);
             Parts<V> large = sum(whole(a), negative(t));
@@ -441,7 +440,7 @@ struct softplus {
             denominator.low += p.low;
             Parts<V> z = quotient(p, denominator);
             V square = z.high * z.high;
-            V tail = fma(z.high * square, polynomial(square, AtanhConstants<element<V>>::tail), z.low);
+            V tail = fma(z.high * square, polynomial(square, AtanhConstants::tail), z.low);
             V positive = select(x <= 0, V{}, x); // a NaN stays
             Parts<V> sum = two_sum(positive, 2 * z.high * e.rest);
             sum.low = select(sum.low == sum.low, sum.low, V{}); // x = inf

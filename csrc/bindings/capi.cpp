@@ -123,7 +123,7 @@ template <std::size_t Index, class T>
 int fill(std::size_t n, T *out, std::ptrdiff_t step, std::uint64_t key, std::uint64_t start, const double *parameters,
          std::size_t count, int threads) noexcept {
     constexpr const DistributionRow &row = distribution_rows[Index];
-    bool good = parameters != nullptr && count == names_in(row.parameters);
+    bool good = parameters != nullptr && count == row.count;
     good = good && (n == 0 || (out != nullptr && (step != 0 || n == 1) &&
                                n - 1 <= std::numeric_limits<std::uint64_t>::max() - start));
     return guarded(threads, good, [&] {

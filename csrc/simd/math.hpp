@@ -9,7 +9,7 @@ template <class T> struct ExpConstants;
 template <> struct ExpConstants<float> {
     static constexpr float log2_e = 0x1.715476p+0f, round = 0x1.8p+23f;
     static constexpr float ln2_high = 0x1.62e4p-1f, ln2_low = 0x1.7f7d1cp-20f; // n * ln2_high is exact
-    static constexpr float least = -104.0f, lowest = -140.0f, greatest = 89.0f;
+    static constexpr float least = -104.0f;
     static constexpr float least_exponent = -80.0f;
     static constexpr int mantissa = 23, bias = 127;
     // (e^r - 1 - r) / r^2 on |r| <= ln(2) / 2, minimax, 2^-29
@@ -29,8 +29,7 @@ template <> struct ExpConstants<double> {
                                       0x1.af4ecc26c492fp-26, 0x1.1f8bd41953b3cp-29};
 };
 
-template <class T> struct AtanhConstants;
-template <> struct AtanhConstants<double> {
+struct AtanhConstants {
     // (atanh(z) - z) / z^3 in z^2 on 0 <= z <= 1/3, minimax, 2^-59
     static constexpr double tail[] = {0x1.5555555555555p-2, 0x1.999999999993fp-3, 0x1.249249249a332p-3,
                                       0x1.c71c71be87e28p-4, 0x1.745d19a7a4c7ap-4, 0x1.3b134eaee1bb3p-4,
@@ -39,8 +38,7 @@ template <> struct AtanhConstants<double> {
 };
 
 // Phi(-a) exp(a^2 / 2) = u P(1 - 2 u) with u = K / (K + a), 0 <= a <= limit; P's first coefficients in two parts
-template <class T> struct NormalTailConstants;
-template <> struct NormalTailConstants<double> {
+struct NormalTailConstants {
     static constexpr double K = 4.5, limit = 39.5;
     static constexpr double head[][2] = {{0x1.5b5acd3b15fbbp-3, 0x1.3bc3249ea80e8p-57},
                                          {-0x1.23636f8969e77p-3, 0x1.6a4bf81ac1d39p-57},
@@ -55,8 +53,7 @@ template <> struct NormalTailConstants<double> {
 };
 
 // (x - tanh(x)) / x^3 in x^2 on 0 <= x <= 1, the first coefficients in two parts
-template <class T> struct TanhShrinkConstants;
-template <> struct TanhShrinkConstants<double> {
+struct TanhShrinkConstants {
     static constexpr double head[][2] = {{0x1.5555555555555p-2, 0x1.5547a2ac2c32ep-56},
                                          {-0x1.1111111111111p-3, 0x1.21530970f4d8dp-62}};
     static constexpr double tail[] = {0x1.ba1ba1ba1b9f7p-5,   -0x1.664f4882c0365p-6,  0x1.226e355e411f4p-7,
@@ -172,7 +169,7 @@ template <class V> PYNN_INLINE Parts<V> quotient(Parts<V> a, Parts<V> d) {
 
 // Phi(-a) = exp(-a^2 / 2) normal_tail(a), for 0 <= a <= limit
 template <class V> PYNN_INLINE Parts<V> normal_tail(V a) {
-    using C = NormalTailConstants<element<V>>;
+    using C = NormalTailConstants;
     constexpr std::size_t n = sizeof C::head / sizeof C::head[0];
     Parts<V> k = whole(splat<V>(C::K));
     Parts<V> u = quotient(k, two_sum(k.high, a));

@@ -10,7 +10,6 @@ PYNN_INLINE vec<float> fma(vec<float> a, vec<float> b, vec<float> c) { return _m
 PYNN_INLINE vec<double> fma(vec<double> a, vec<double> b, vec<double> c) { return _mm256_fmadd_pd(a, b, c); }
 PYNN_INLINE vec<float> sqrt(vec<float> v) { return _mm256_sqrt_ps(v); }
 PYNN_INLINE vec<double> sqrt(vec<double> v) { return _mm256_sqrt_pd(v); }
-// The greater (less) of both; b where they are equal or either is a NaN.
 PYNN_INLINE vec<float> maximum(vec<float> a, vec<float> b) { return _mm256_max_ps(a, b); }
 PYNN_INLINE vec<float> minimum(vec<float> a, vec<float> b) { return _mm256_min_ps(a, b); }
 // Products of the low 32 bits of each 64-bit lane.

@@ -14,9 +14,6 @@ PYNN_INLINE vec<double> fma(vec<double> a, vec<double> b, vec<double> c) {
 }
 PYNN_INLINE vec<float> sqrt(vec<float> v) { return (vec<float>)vsqrtq_f32((float32x4_t)v); }
 PYNN_INLINE vec<double> sqrt(vec<double> v) { return (vec<double>)vsqrtq_f64((float64x2_t)v); }
-// The greater (less) of both; b where they are equal or either is a NaN.
-template <class V> PYNN_INLINE V maximum(V a, V b) { return select(a > b, a, b); }
-template <class V> PYNN_INLINE V minimum(V a, V b) { return select(a < b, a, b); }
 // Products of the low 32 bits of each 64-bit lane.
 PYNN_INLINE vec<std::uint64_t> mul_low(vec<std::uint64_t> a, vec<std::uint64_t> b) {
     return (vec<std::uint64_t>)vmull_u32(vmovn_u64((uint64x2_t)a), vmovn_u64((uint64x2_t)b));
@@ -32,7 +29,7 @@ template <class V> PYNN_INLINE void store_first(element<V> *p, V v, std::size_t 
 
 using Power = PowerInTwo;
 template <class V> PYNN_INLINE V look_up_eighth(const float (&table)[8], ints<V> i) {
-    return V{table[i[0] & 7], table[i[1] & 7], table[i[2] & 7], table[i[3] & 7]};
+    return look_up_by_lane<V>(table, i);
 }
 using Lookup = LookupByRow;
 

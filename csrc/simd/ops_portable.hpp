@@ -159,9 +159,6 @@ PYNN_INLINE vec<double> sqrt(vec<double> v) {
     for (std::size_t i = 0; i < width<double>; ++i) r[i] = __builtin_sqrt(v[i]);
     return r;
 }
-// The greater (less) of both; b where they are equal or either is a NaN.
-template <class V> PYNN_INLINE V maximum(V a, V b) { return select(a > b, a, b); }
-template <class V> PYNN_INLINE V minimum(V a, V b) { return select(a < b, a, b); }
 // Products of the low 32 bits of each 64-bit lane.
 PYNN_INLINE vec<std::uint64_t> mul_low(vec<std::uint64_t> a, vec<std::uint64_t> b) {
 #if defined(__SSE2__) // every x86-64 has it; from the general form GCC makes many shifts and additions
@@ -184,7 +181,7 @@ template <class V> PYNN_INLINE void store_first(element<V> *p, V v, std::size_t 
 
 using Power = PowerInTwo;
 template <class V> PYNN_INLINE V look_up_eighth(const float (&table)[8], ints<V> i) {
-    return V{table[i[0] & 7], table[i[1] & 7], table[i[2] & 7], table[i[3] & 7]};
+    return look_up_by_lane<V>(table, i);
 }
 using Lookup = LookupByRow;
 

@@ -90,6 +90,10 @@ template <class V> PYNN_INLINE V with_sign_of(V v, V sign) { return as<V>(bits(v
 // x where it is a NaN; else y
 template <class V> PYNN_INLINE V keep_nan(V x, V y) { return select(x != x, x, y); }
 
+// The greater (less) of both; b where they are equal or either is a NaN. Instruction sets have them for vec<float>.
+template <class V> PYNN_INLINE V maximum(V a, V b) { return select(a > b, a, b); }
+template <class V> PYNN_INLINE V minimum(V a, V b) { return select(a < b, a, b); }
+
 // 2^floor(n / 8) for integers -1616 <= n <= 1024 that z = power_round + n holds, in two factors: 2^floor(floor(n / 8) / 2)
 // and the rest. times() rounds once where neither |v| nor its product with the first factor is subnormal or infinite.
 constexpr float power_round = 0x1.8p+23f;
@@ -108,6 +112,13 @@ struct PowerInTwo {
 };
 template <class I> PYNN_INLINE PowerInTwo select(I mask, PowerInTwo a, PowerInTwo b) {
     return {{select(mask, a.factors[0], b.factors[0]), select(mask, a.factors[1], b.factors[1])}};
+}
+
+// Of eight numbers those that the last three bits of i count, lane by lane.
+template <class V> PYNN_INLINE V look_up_by_lane(const float (&table)[8], ints<V> i) {
+    V v;
+    for (std::size_t lane = 0; lane < width<float>; ++lane) v[lane] = table[i[lane] & 7];
+    return v;
 }
 
 // A table by row, read lane by lane.
