@@ -11,7 +11,7 @@ import statistics
 import sys
 from pathlib import Path
 
-from pynn.bench import PEERS, WORKLOADS, Worker, compare, machine, markdown
+from pynn.bench import PEERS, WORKLOADS, machine, markdown, run
 
 
 def main():
@@ -34,11 +34,13 @@ def main():
     workloads = [name for name in WORKLOADS if re.search(args.pattern, name)]
     if not workloads:
         parser.error(f"no workload matches {args.pattern!r}")
-    workers = {name: Worker(name) for name in ("pynn", *args.peers)}
-    times = {}
-    for i, workload in enumerate(workloads, 1):
-        print(f"{i}/{len(workloads)} {workload}", file=sys.stderr)
-        times[workload] = compare(workers, workload, args.rounds, args.idle)
+
+    def progress(workload, part):
+        if part == 0:
+            print(f"{workloads.index(workload) + 1}/{len(workloads)} {workload}", file=sys.stderr)
+
+    # A peer that fails ends it all: its results are wrong, or it is not set up.
+    times = run(workloads, args.rounds, progress, sys.exit, args.peers, args.idle)
 
     about = machine()
     text = markdown(times, args.peers, min if args.best else statistics.median)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,7 @@ __all__ = [
     "QUICK",
     "WORKLOADS",
     "Times",
-    "Worker",
     "cells",
-    "compare",
     "duration",
     "machine",
     "markdown",
@@ -74,13 +72,29 @@ def machine() -> dict[str, Any]:
     }
 
 
+def wait_for_idle() -> None:
+    """Wait until nothing uses the processors for 50 ms (Linux)."""
+    while True:
+        before = _busy_ticks()
+        time.sleep(0.05)
+        if _busy_ticks() - before <= 1:
+            return
+
+
+def _busy_ticks() -> int:
+    fields = Path("/proc/stat").read_text().split()  # "cpu", user, nice, system, idle, ...
+    return sum(map(int, fields[1:4]))
+
+
 def run(
     workloads: Iterable[str],
     rounds: int,
     progress: Callable[[str, float], None],
     complain: Callable[[str], None],
+    peers: Iterable[str] = tuple(PEERS),
+    idle: bool = False,
 ) -> Times:
-    """Compare pynn with every peer that is installed.
+    """Compare pynn with its peers.
 
     Parameters
     ----------
@@ -92,13 +106,17 @@ def run(
         Called with the name of a workload and the part of it that is done, 0 to 1.
     complain : callable
         Told of a peer that fails, which takes no further part.
+    peers : iterable of str
+        Which; all that are installed by default.
+    idle : bool, default False
+        Measure only while nothing else runs (Linux).
 
     Raises
     ------
     RuntimeError
         If pynn itself fails.
     """
-    workers = {name: Worker(name) for name in ("pynn", *PEERS)}
+    workers = {name: Worker(name) for name in ("pynn", *peers)}
     times: Times = {}
     try:
         for workload in workloads:
@@ -120,6 +138,8 @@ def run(
                     active[name] = []
             for done in range(rounds):
                 for name in [name for name in active if name in workers]:
+                    if idle:
+                        wait_for_idle()
                     seconds = ask(name, "measure")
                     if seconds is not None:
                         active[name].append(seconds)
@@ -128,34 +148,6 @@ def run(
     finally:
         for worker in workers.values():
             worker.end()
-    return times
-
-
-def wait_for_idle() -> None:
-    """Wait until nothing uses the processors for 50 ms (Linux)."""
-    while True:
-        before = _busy_ticks()
-        time.sleep(0.05)
-        if _busy_ticks() - before <= 1:
-            return
-
-
-def _busy_ticks() -> int:
-    fields = Path("/proc/stat").read_text().split()  # "cpu", user, nice, system, idle, ...
-    return sum(map(int, fields[1:4]))
-
-
-def compare(
-    workers: Mapping[str, Worker], workload: str, rounds: int, idle: bool
-) -> dict[str, list[float]]:
-    """Return {contender: seconds per call of each round}."""
-    active = {name: worker for name, worker in workers.items() if worker.prepare(workload)}
-    times: dict[str, list[float]] = {name: [] for name in active}
-    for _ in range(rounds):
-        for name, worker in active.items():
-            if idle:
-                wait_for_idle()
-            times[name].append(worker.measure())
     return times
 
 

@@ -99,20 +99,43 @@ class NumPy(Reference):
         return None  # NumPy has none
 
 
-HARD = ("sigmoid", "swish", "tanh")
-
-
 def own_names(modules, **others):
     """{activation: a library's function}: the one of the same name, or what others says."""
     found = {None: lambda x: x}
     for name in pynn.ACTIVATIONS:
-        f = others.get(name) or next((getattr(m, name) for m in modules if hasattr(m, name)), None)
+        spellings = name, name.replace("_", "")
+        same = (getattr(m, n) for m in modules for n in spellings if hasattr(m, n))
+        f = others.get(name) or next(same, None)
         if f:
             found[name] = f
     return found
 
 
-class Torch:
+class Framework:
+    """A library that differentiates.
+
+    It has functions, what `own_names` returned; layer(f), f after an affine map; inference(f, *arrays) and
+    gradient(f, dy, *arrays), what is timed.
+    """
+
+    def affine(self, x, w, b, activation):
+        f = self.functions.get(activation)
+        return f and self.inference(self.layer(f), x, w, b)
+
+    def affine_backward(self, dy, x, w, b, activation):
+        f = self.functions.get(activation)
+        return f and self.gradient(self.layer(f), dy, x, w, b)
+
+    def activation(self, name, x):
+        f = self.functions.get(name)
+        return f and self.inference(f, x)
+
+    def activation_backward(self, name, dy, x):
+        f = self.functions.get(name)
+        return f and self.gradient(f, dy, x)
+
+
+class Torch(Framework):
     def __init__(self):
         import torch
 
@@ -120,12 +143,8 @@ class Torch:
         self.functions = own_names(
             (torch, torch.nn.functional),
             exponential=torch.exp,
+            linear=torch.clone,
             gelu_tanh=partial(torch.nn.functional.gelu, approximate="tanh"),
-            log_sigmoid=torch.nn.functional.logsigmoid,
-            **{f"hard_{f}": getattr(torch.nn.functional, f"hard{f}") for f in HARD},
-            hard_shrink=torch.nn.functional.hardshrink,
-            soft_shrink=torch.nn.functional.softshrink,
-            tanh_shrink=torch.nn.functional.tanhshrink,
         )
 
     def inference(self, f, *arrays):
@@ -142,25 +161,9 @@ class Torch:
         dy = self.torch.from_numpy(dy)
         return partial(self.torch.autograd.grad, f(*leaves), leaves, dy, retain_graph=True)
 
-    def layer(self, activation):
-        f, addmm = self.functions.get(activation), self.torch.addmm
-        return f and (lambda x, w, b: f(addmm(b, x, w)))
-
-    def affine(self, x, w, b, activation):
-        f = self.layer(activation)
-        return f and self.inference(f, x, w, b)
-
-    def affine_backward(self, dy, x, w, b, activation):
-        f = self.layer(activation)
-        return f and self.gradient(f, dy, x, w, b)
-
-    def activation(self, name, x):
-        f = self.functions.get(name)
-        return f and self.inference(f, x)
-
-    def activation_backward(self, name, dy, x):
-        f = self.functions.get(name)
-        return f and self.gradient(f, dy, x)
+    def layer(self, f):
+        addmm = self.torch.addmm
+        return lambda x, w, b: f(addmm(b, x, w))
 
     def normal(self, size, dtype):
         return self.torch.from_numpy(np.empty(size, dtype)).normal_
@@ -191,7 +194,7 @@ class Torch:
         return run
 
 
-class Jax:
+class Jax(Framework):
     def __init__(self):
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
         import jax
@@ -205,49 +208,34 @@ class Jax:
             softsign=jax.nn.soft_sign,
         )
 
-    def call(self, f, *arguments):
+    def inference(self, f, *arguments):
         f = self.jax.jit(f)
         arguments = self.jax.tree.map(self.jax.numpy.asarray, arguments)
         return lambda: self.jax.block_until_ready(f(*arguments))
 
     def gradient(self, f, dy, *arrays):
         _, pullback = self.jax.vjp(f, *map(self.jax.numpy.asarray, arrays))
-        return self.call(lambda pullback, dy: pullback(dy), pullback, dy)
+        return self.inference(lambda pullback, dy: pullback(dy), pullback, dy)
 
-    def layer(self, activation):
-        f = self.functions.get(activation)
-        return f and (lambda x, w, b: f(x @ w + b))
-
-    def affine(self, x, w, b, activation):
-        f = self.layer(activation)
-        return f and self.call(f, x, w, b)
-
-    def affine_backward(self, dy, x, w, b, activation):
-        f = self.layer(activation)
-        return f and self.gradient(f, dy, x, w, b)
-
-    def activation(self, name, x):
-        f = self.functions.get(name)
-        return f and self.call(f, x)
-
-    def activation_backward(self, name, dy, x):
-        f = self.functions.get(name)
-        return f and self.gradient(f, dy, x)
+    def layer(self, f):
+        return lambda x, w, b: f(x @ w + b)
 
     def normal(self, size, dtype):
         if dtype == np.float32:  # JAX's default is to have no float64
-            return self.call(partial(self.jax.random.normal, shape=(size,)), self.jax.random.key(0))
+            return self.inference(
+                partial(self.jax.random.normal, shape=(size,)), self.jax.random.key(0)
+            )
 
     def uniform(self, size, dtype):
         if dtype == np.float32:
-            return self.call(
+            return self.inference(
                 partial(self.jax.random.uniform, shape=(size,)), self.jax.random.key(0)
             )
 
     def truncated_normal(self, size, dtype):
         if dtype == np.float32:
             draw = partial(self.jax.random.truncated_normal, lower=-2.0, upper=2.0, shape=(size,))
-            return self.call(draw, self.jax.random.key(0))
+            return self.inference(draw, self.jax.random.key(0))
 
     def training_step(self, x, t, params, lr):
         jax, jnp = self.jax, self.jax.numpy
