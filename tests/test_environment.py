@@ -352,10 +352,14 @@ def test_good_environment_variables(python):
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no CPU affinity on this system")
 def test_default_threads_are_the_cpus_allowed(python):
-    show = "import os; os.sched_setaffinity(0, {{{0}}}); import pynn; print(pynn.get_num_threads())"
+    show = """
+import os; os.sched_setaffinity(0, {{{0}}}); import pynn
+print(pynn.get_num_threads(), pynn._core.default_threads()[1])"""
     cpus = sorted(os.sched_getaffinity(0))
-    assert python(show.format(cpus[0])) == "1"
-    assert 1 <= int(python(show.format(", ".join(map(str, cpus))))) <= len(cpus)
+    assert python(show.format(cpus[0])).split()[0] == "1"
+    count, reason = python(show.format(", ".join(map(str, cpus)))).split(" ", 1)
+    assert 1 <= int(count) <= len(cpus)
+    assert (int(count) == len(cpus)) == (reason == "the CPUs that this process may use")
 
 
 def seconds(call):

@@ -6,27 +6,22 @@ import subprocess
 import sys
 from pathlib import Path
 
-SUITE = "bookworm"
-MIRROR = "http://deb.debian.org/debian"
-KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
-
-def fetch(packages, architecture, root, folder, dependencies=True, suite=SUITE):
+def fetch(packages, architecture, root, folder, dependencies=True):
     """Unpack packages into root, with all that they depend on unless told not to.
 
-    apt-get runs with settings, lists and a cache of its own in folder, so that it leaves the system's alone.
+    They come from where this Debian has its own. apt-get runs with settings, lists and a cache of its own in folder, so that
+    it leaves the system's alone.
     """
     if not shutil.which("apt-get") or not shutil.which("dpkg"):
         sys.exit("error: apt-get and dpkg are needed, to fetch Debian's packages")
-    own = folder / f"apt-{suite}-{architecture}"
-    for part in ("state/lists/partial", "cache/archives/partial", "parts"):
+    own = folder / f"apt-{architecture}"
+    for part in ("state/lists/partial", "cache/archives/partial"):
         (own / part).mkdir(parents=True, exist_ok=True)
     (own / "status").touch()
-    (own / "sources.list").write_text(f"deb [signed-by={KEYS}] {MIRROR} {suite} main\n")
     (own / "apt.conf").write_text(
         f'APT::Architecture "{architecture}";\nAPT::Architectures {{ "{architecture}"; }};\n'
         f'Dir::State "{own}/state";\nDir::State::status "{own}/status";\nDir::Cache "{own}/cache";\n'
-        f'Dir::Etc::SourceList "{own}/sources.list";\nDir::Etc::SourceParts "{own}/parts";\n'
         'Acquire::Languages "none";\nAPT::Sandbox::User "";\n'
     )
     environment = {**os.environ, "APT_CONFIG": str(own / "apt.conf")}

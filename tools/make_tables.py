@@ -124,7 +124,7 @@ def minimax(f, centre, half, fixed):
         coefficients = fixed + solved
         error = [(mp.polyval(coefficients[::-1], d) - values[d]) / abs(values[d]) for d in grid]
         # the greatest error of each run of one sign
-        runs, extremes = [], []
+        runs = []
         for d, e in zip(grid, error):
             if runs and (e > 0) == (runs[-1][-1][1] > 0):
                 runs[-1].append((d, e))
@@ -134,21 +134,21 @@ def minimax(f, centre, half, fixed):
         if len(extremes) != n + 1:
             break
         points = extremes
-    return coefficients, max(map(abs, error))
+    return coefficients
 
 
 def row(f, low, width):
     centre, half = low + width / 2, width / 2
     fixed = []
     for _ in range(2):  # c1, then the rest with c1 as float32 has it; c0 has two parts
-        coefficients, _ = minimax(f, centre, half, fixed)
+        coefficients = minimax(f, centre, half, fixed)
         c0 = np.float32(coefficients[0])
         c0_low = np.float32(coefficients[0] - mp.mpf(float(c0)))
         fixed = [
             mp.mpf(float(c0)) + mp.mpf(float(c0_low)),
             mp.mpf(float(np.float32(coefficients[1]))),
         ]
-    coefficients, _ = minimax(f, centre, half, fixed)
+    coefficients = minimax(f, centre, half, fixed)
     stored = [mp.mpf(float(np.float32(c))) for c in coefficients[1:]]
     ds = [half * mp.mpf(i) / 20 for i in range(-20, 21)]
     error = max(
