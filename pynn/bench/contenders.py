@@ -126,6 +126,7 @@ class Torch:
             hard_shrink=torch.nn.functional.hardshrink,
             soft_shrink=torch.nn.functional.softshrink,
             tanh_shrink=torch.nn.functional.tanhshrink,
+            threshold=lambda x: torch.nn.functional.threshold(x, 0, 0),
         )
 
     def inference(self, f, *arrays):
