@@ -27,15 +27,21 @@ from ._core import (
     affine_backward,
     get_isa,
     get_num_threads,
+    log_softmax,
+    log_softmax_backward,
+    logsumexp,
+    logsumexp_backward,
     pack,
     prelu,
     prelu_backward,
     set_num_threads,
     softmax,
     softmax_backward,
+    softmin,
+    softmin_backward,
     use_isa,
 )
-from .activations import ACTIVATIONS
+from .activations import ACTIVATIONS, glu, glu_backward
 
 __version__ = "0.1.0"
 
@@ -49,8 +55,14 @@ __all__ = [
     "get_include",
     "get_isa",
     "get_num_threads",
+    "glu",
+    "glu_backward",
     "initializers",
     "layers",
+    "log_softmax",
+    "log_softmax_backward",
+    "logsumexp",
+    "logsumexp_backward",
     "networks",
     "optimizers",
     "pack",
@@ -62,6 +74,8 @@ __all__ = [
     "show_config",
     "softmax",
     "softmax_backward",
+    "softmin",
+    "softmin_backward",
     "use_backend",
     "use_isa",
 ]

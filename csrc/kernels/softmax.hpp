@@ -2,7 +2,7 @@
 // partial result carries twice the precision of the row.
 #pragma once
 
-#include "simd/math.hpp"
+#include "simd/piecewise.hpp"
 #include "simd/vec.hpp"
 
 namespace pynn::PYNN_ISA {
@@ -76,36 +76,52 @@ template <class T, class F> PYNN_INLINE void for_blocks(std::size_t n, F f) {
     for (std::size_t i = 0; i < n; i += partial_results) f(i, n - i < partial_results ? n - i : partial_results);
 }
 
-template <class V> PYNN_INLINE V exp_of_difference(V x, V greatest) {
-    Parts<V> difference = two_sum(x, -greatest);
+// exp(x - y), whose difference is rounded at the end only; for x <= y, or not much above
+template <bool AnySign = false, class V> PYNN_INLINE V exp_of_difference(V x, V y) {
+    Parts<V> difference = two_sum(x, -y);
     V low = select(difference.low == difference.low, difference.low, V{}); // infinities
     low = select(difference.high < ExpConstants<element<V>>::least, V{}, low);
-    Exponential<V> e = exp_parts(difference.high, low);
-    return (e.scale + e.scale * (e.expm1.high + e.expm1.low)) * e.rest;
+    if constexpr (by_table<V>) {
+        V t = AnySign ? at_most(EighthConstants::greatest, difference.high) : difference.high;
+        ShortExponential<V> e = short_exp(t, low);
+        return e.power.times(rounded(e.mantissa));
+    } else {
+        V t = difference.high;
+        if constexpr (AnySign)
+            t = select(t > ExpConstants<element<V>>::greatest, splat<V>(ExpConstants<element<V>>::greatest), t);
+        Exponential<V> e = exp_parts<AnySign>(t, low);
+        return (e.scale + e.scale * (e.expm1.high + e.expm1.low)) * e.rest;
+    }
+}
+
+// NaN may be passed over, but for one at the start
+template <class T> PYNN_INLINE T greatest_of_row(const T *x, std::size_t n) {
+    using V = vec<T>;
+    constexpr std::size_t vectors = partial_results / width<T> > 0 ? partial_results / width<T> : 1;
+    T greatest = x[0];
+    V m[vectors];
+    for (std::size_t j = 0; j < vectors; ++j) m[j] = splat<V>(greatest);
+    for_blocks<T>(n, [&](std::size_t i, std::size_t lanes) __attribute__((always_inline)) {
+        T buffer[partial_results];
+        const T *block = x + i;
+        if (lanes < partial_results) copy_padded(x + i, lanes, greatest, buffer), block = buffer;
+        for (std::size_t j = 0; j < vectors; ++j) {
+            V v = load<V>(block + j * width<T>);
+            m[j] = select(v > m[j], v, m[j]);
+        }
+    });
+    T lanes[partial_results];
+    for (std::size_t j = 0; j < vectors; ++j) store(lanes + j * width<T>, m[j]);
+    for (T value : lanes)
+        if (!(value <= greatest)) greatest = value;
+    return greatest;
 }
 
 template <class T> void softmax_row(const T *x, T *y, std::size_t n) {
     using V = vec<T>;
     constexpr std::size_t vectors = partial_results / width<T> > 0 ? partial_results / width<T> : 1;
     if (n == 0) return;
-    T greatest = x[0];
-    {
-        V m[vectors];
-        for (std::size_t j = 0; j < vectors; ++j) m[j] = splat<V>(greatest);
-        for_blocks<T>(n, [&](std::size_t i, std::size_t lanes) __attribute__((always_inline)) {
-            T buffer[partial_results];
-            const T *block = x + i;
-            if (lanes < partial_results) copy_padded(x + i, lanes, greatest, buffer), block = buffer;
-            for (std::size_t j = 0; j < vectors; ++j) {
-                V v = load<V>(block + j * width<T>);
-                m[j] = select(v > m[j], v, m[j]);
-            }
-        });
-        T lanes[partial_results];
-        for (std::size_t j = 0; j < vectors; ++j) store(lanes + j * width<T>, m[j]);
-        for (T value : lanes)
-            if (!(value <= greatest)) greatest = value;
-    }
+    const T greatest = greatest_of_row(x, n);
     PartialSums<T> sums;
     T ones[partial_results];
     for (T &one : ones) one = 1;
@@ -137,6 +153,11 @@ template <class T> void softmax_row(const T *x, T *y, std::size_t n) {
     });
 }
 
+template <class T> void softmin_row(const T *x, T *y, std::size_t n) {
+    for (std::size_t i = 0; i < n; ++i) y[i] = -x[i];
+    softmax_row(y, y, n);
+}
+
 template <class T> void softmax_backward_row(const T *dy, const T *y, T *dx, std::size_t n) {
     using V = vec<T>;
     constexpr std::size_t vectors = partial_results / width<T>;
@@ -165,6 +186,11 @@ template <class T> void softmax_backward_row(const T *dy, const T *y, T *dx, std
         }
         if (partial) __builtin_memcpy(dx + i, a, lanes * sizeof(T));
     });
+}
+
+template <class T> void softmin_backward_row(const T *dy, const T *y, T *dx, std::size_t n) {
+    softmax_backward_row(dy, y, dx, n);
+    for (std::size_t i = 0; i < n; ++i) dx[i] = -dx[i];
 }
 
 } // namespace
