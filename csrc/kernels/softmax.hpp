@@ -15,14 +15,19 @@ template <> struct PartialSums<float> {
     static constexpr std::size_t vectors = partial_results / width<double>;
     vec<double> sum[vectors] = {};
 
-    using Half = vector_type<float, PYNN_VECTOR_BYTES / 2>::type;
-    // terms: 16 products of two floats each, exact in double
+    // 16 terms: of products of two floats, exact in double
     PYNN_INLINE void add_products(const float *a, const float *b) {
-        for (std::size_t j = 0; j < vectors; ++j) {
-            Half x, y;
-            __builtin_memcpy(&x, a + j * width<double>, sizeof x);
-            __builtin_memcpy(&y, b + j * width<double>, sizeof y);
-            sum[j] += convert<vec<double>>(x) * convert<vec<double>>(y);
+        using V = vec<float>;
+        for (std::size_t j = 0; j < vectors / 2; ++j) {
+            V x = load<V>(a + j * width<float>), y = load<V>(b + j * width<float>);
+            sum[2 * j] += widened<false>(x) * widened<false>(y);
+            sum[2 * j + 1] += widened<true>(x) * widened<true>(y);
+        }
+    }
+    PYNN_INLINE void add(const vec<float> (&terms)[partial_results / width<float>]) {
+        for (std::size_t j = 0; j < vectors / 2; ++j) {
+            sum[2 * j] += widened<false>(terms[j]);
+            sum[2 * j + 1] += widened<true>(terms[j]);
         }
     }
     PYNN_INLINE void total(double *high, double *low) const {
@@ -49,6 +54,13 @@ template <> struct PartialSums<double> {
             error[j] += s.low + fma(x, y, -product);
         }
     }
+    PYNN_INLINE void add(const vec<double> (&terms)[vectors]) {
+        for (std::size_t j = 0; j < vectors; ++j) {
+            Parts<vec<double>> s = two_sum(sum[j], terms[j]);
+            sum[j] = s.high;
+            error[j] += s.low;
+        }
+    }
     PYNN_INLINE void total(double *high, double *low) const {
         double s[partial_results], e[partial_results];
         for (std::size_t j = 0; j < vectors; ++j) {
@@ -73,14 +85,16 @@ template <class T> PYNN_INLINE void copy_padded(const T *x, std::size_t n, T pad
 
 // f(block of 16, its length) over a row; the last block is a padded copy
 template <class T, class F> PYNN_INLINE void for_blocks(std::size_t n, F f) {
-    for (std::size_t i = 0; i < n; i += partial_results) f(i, n - i < partial_results ? n - i : partial_results);
+    std::size_t i = 0;
+    for (; i + partial_results <= n; i += partial_results) f(i, partial_results);
+    if (i < n) f(i, n - i);
 }
 
 // exp(x - y), whose difference is rounded at the end only; for x <= y, or not much above
 template <bool AnySign = false, class V> PYNN_INLINE V exp_of_difference(V x, V y) {
     Parts<V> difference = two_sum(x, -y);
-    V low = select(difference.low == difference.low, difference.low, V{}); // infinities
-    low = select(difference.high < ExpConstants<element<V>>::least, V{}, low);
+    // of x = -inf too, whose low part is a NaN
+    V low = select(difference.high < ExpConstants<element<V>>::least, V{}, difference.low);
     if constexpr (by_table<V>) {
         V t = AnySign ? at_most(EighthConstants::greatest, difference.high) : difference.high;
         ShortExponential<V> e = short_exp(t, low);
@@ -94,6 +108,12 @@ template <bool AnySign = false, class V> PYNN_INLINE V exp_of_difference(V x, V 
     }
 }
 
+template <class V> PYNN_INLINE V larger(V v, V other) {
+    if constexpr (by_table<V>)
+        return maximum(v, other);
+    else
+        return select(v > other, v, other);
+}
 // NaN may be passed over, but for one at the start
 template <class T> PYNN_INLINE T greatest_of_row(const T *x, std::size_t n) {
     using V = vec<T>;
@@ -101,14 +121,22 @@ template <class T> PYNN_INLINE T greatest_of_row(const T *x, std::size_t n) {
     T greatest = x[0];
     V m[vectors];
     for (std::size_t j = 0; j < vectors; ++j) m[j] = splat<V>(greatest);
+    constexpr std::size_t chains = 4; // maxima that do not wait for each other
+    std::size_t begin = 0;
+    if (n >= chains * width<T>) {
+        V best[chains];
+        for (std::size_t c = 0; c < chains; ++c) best[c] = m[0];
+        for (; begin + chains * width<T> <= n; begin += chains * width<T>)
+            for (std::size_t c = 0; c < chains; ++c) best[c] = larger(load<V>(x + begin + c * width<T>), best[c]);
+        m[0] = larger(larger(best[0], best[1]), larger(best[2], best[3]));
+    }
+    x += begin;
+    n -= begin;
     for_blocks<T>(n, [&](std::size_t i, std::size_t lanes) __attribute__((always_inline)) {
         T buffer[partial_results];
         const T *block = x + i;
         if (lanes < partial_results) copy_padded(x + i, lanes, greatest, buffer), block = buffer;
-        for (std::size_t j = 0; j < vectors; ++j) {
-            V v = load<V>(block + j * width<T>);
-            m[j] = select(v > m[j], v, m[j]);
-        }
+        for (std::size_t j = 0; j < vectors; ++j) { m[j] = larger(load<V>(block + j * width<T>), m[j]); }
     });
     T lanes[partial_results];
     for (std::size_t j = 0; j < vectors; ++j) store(lanes + j * width<T>, m[j]);
@@ -117,37 +145,46 @@ template <class T> PYNN_INLINE T greatest_of_row(const T *x, std::size_t n) {
     return greatest;
 }
 
+// 1 / (total + total_low) in two parts
+template <class V> PYNN_INLINE Parts<V> reciprocal_of_sum(double total, double total_low) {
+    using W = vec<double>;
+    W sum = splat<W>(total), high = 1 / sum;
+    W low = high * fma(-high, splat<W>(total_low), fma(-high, sum, 1 - W{}));
+    const auto first = static_cast<element<V>>(high[0]);
+    return {splat<V>(first), splat<V>(static_cast<element<V>>((high[0] - static_cast<double>(first)) + low[0]))};
+}
+
 template <class T> void softmax_row(const T *x, T *y, std::size_t n) {
     using V = vec<T>;
     constexpr std::size_t vectors = partial_results / width<T> > 0 ? partial_results / width<T> : 1;
     if (n == 0) return;
     const T greatest = greatest_of_row(x, n);
     PartialSums<T> sums;
-    T ones[partial_results];
-    for (T &one : ones) one = 1;
     for_blocks<T>(n, [&](std::size_t i, std::size_t lanes) __attribute__((always_inline)) {
         T buffer[partial_results];
-        bool partial = lanes < partial_results;
+        const bool partial = lanes < partial_results;
         if (partial) copy_padded(x + i, lanes, -static_cast<T>(__builtin_inf()), buffer);
         const T *block = partial ? buffer : x + i;
         T *result = partial ? buffer : y + i;
-        for (std::size_t j = 0; j < vectors; ++j)
-            store(result + j * width<T>, exp_of_difference(load<V>(block + j * width<T>), splat<V>(greatest)));
-        sums.add_products(result, ones);
+        V e[vectors];
+        for (std::size_t j = 0; j < vectors; ++j) {
+            e[j] = exp_of_difference(load<V>(block + j * width<T>), splat<V>(greatest));
+            store(result + j * width<T>, e[j]);
+        }
+        sums.add(e);
         if (partial) __builtin_memcpy(y + i, buffer, lanes * sizeof(T));
     });
     double total, total_low;
     sums.total(&total, &total_low);
-    V divisor = splat<V>(static_cast<T>(total));
-    V divisor_low = splat<V>(static_cast<T>((total - static_cast<double>(static_cast<T>(total))) + total_low));
+    const Parts<V> inverse = reciprocal_of_sum<V>(total, total_low);
     for_blocks<T>(n, [&](std::size_t i, std::size_t lanes) __attribute__((always_inline)) {
         T buffer[partial_results];
-        bool partial = lanes < partial_results;
+        const bool partial = lanes < partial_results;
         if (partial) copy_padded(y + i, lanes, T(0), buffer);
         T *block = partial ? buffer : y + i;
         for (std::size_t j = 0; j < vectors; ++j) {
-            Parts<V> q = quotient<V>({load<V>(block + j * width<T>), V{}}, {divisor, divisor_low});
-            store(block + j * width<T>, q.high + q.low);
+            V e = load<V>(block + j * width<T>);
+            store(block + j * width<T>, fma(e, inverse.high, e * inverse.low));
         }
         if (partial) __builtin_memcpy(y + i, buffer, lanes * sizeof(T));
     });
