@@ -7,12 +7,15 @@
 
 #include "activations.hpp"
 #include "distributions.hpp"
+#include "losses.hpp"
+#include "optimizers.hpp"
 
 namespace pynn {
 
 // Constants of the numerics contract (docs/numerics.md); changing one changes the bits of results.
 inline constexpr std::size_t affine_chunk = 256;   // length of an fma chain over k
 inline constexpr std::size_t partial_results = 16; // interleaved partial results of a row reduction
+inline constexpr std::size_t sum_block = 4096;     // elements of a large sum that are added before others
 
 // c[i, j] = sum over k of a[i, k] * b[k, j] + bias[j] on one block of rows and columns. Strides are in elements; of a's
 // one is 1, and of b's too.
@@ -30,6 +33,16 @@ template <class T> struct ProductBlock {
     std::ptrdiff_t c_row;
     const T *bias; // one per column or nullptr
     T *workspace;  // product_workspace elements of this thread
+};
+
+// A matrix normalized by moments of its columns, or of its rows: (x - mean) * scale * gamma + beta.
+template <class T> struct Normalized {
+    const T *x;
+    std::ptrdiff_t x_row;
+    std::size_t rows, columns;
+    const double *mean, *scale; // one per column, or per row
+    bool by_row;
+    const T *gamma, *beta; // one per column, or nullptr
 };
 
 template <class T> struct Kernels {
@@ -60,6 +73,33 @@ template <class T> struct Kernels {
     // p * panel_columns * depth. One of b's strides is 1.
     void (*pack)(const T *b, std::ptrdiff_t b_row, std::ptrdiff_t b_column, std::size_t depth, std::size_t columns,
                  T *packed);
+
+    // One step of an optimizer, in place.
+    void (*update[optimizer_count])(T *parameter, const T *gradient, T *const *states, std::size_t n,
+                                    const UpdateConstants<T> &constants);
+
+    // Sums of at most sum_block elements
+    double (*sum_of_squares)(const T *x, std::size_t n);
+    double (*loss[loss_count])(const T *x, const T *t, std::size_t n, T parameter);
+    void (*loss_slope[loss_count])(const T *x, const T *t, T *dx, std::size_t n, T scale, T parameter);
+    // Of rows of n: y = softmax(x), which may be in place, and the cross-entropy with labels
+    void (*softmax_loss)(const T *x, T *y, std::size_t rows, std::size_t n, const std::ptrdiff_t *labels,
+                         double *losses);
+    void (*add_scaled)(const T *x, T s, T *y, std::size_t n); // y += s x
+    void (*scale)(const T *x, T s, T *y, std::size_t n);      // y = s x
+    void (*drop)(const float *uniform, float ratio, const T *x, T s, T *y, std::size_t n);
+
+    void (*column_moments)(const T *x, std::ptrdiff_t x_row, std::size_t rows, std::size_t columns, double *mean,
+                           double *variance);
+    void (*row_moments)(const T *x, std::size_t n, bool centered, double *mean, double *variance);
+    void (*normalize)(const Normalized<T> &normalized, T *y, std::ptrdiff_t y_row);
+    void (*normalized_sums)(const Normalized<T> &normalized, const T *dy, std::ptrdiff_t dy_row, double *sums,
+                            double *weighted);
+    void (*normalize_columns_backward)(const Normalized<T> &normalized, const T *dy, std::ptrdiff_t dy_row,
+                                       const double *sums, const double *weighted, double count, T *dx,
+                                       std::ptrdiff_t dx_row);
+    void (*normalize_rows_backward)(const Normalized<T> &normalized, const T *dy, std::ptrdiff_t dy_row, bool centered,
+                                    T *dx, std::ptrdiff_t dx_row);
 };
 
 struct KernelTable {
@@ -71,6 +111,7 @@ struct KernelTable {
                                               const Constants<float> &constants);
     void (*fill_float16[distribution_count])(std::uint16_t *out, std::uint64_t key, std::uint64_t start, std::size_t n,
                                              const Constants<float> &constants);
+    double (*sum)(const double *x, std::size_t n); // of at most sum_block elements
 
     template <class T> const Kernels<T> &of() const;
 };

@@ -16,8 +16,8 @@ namespace pynn::detail {
 namespace {
 
 constexpr std::size_t huge_page = std::size_t(2) << 20;
-constexpr std::size_t most_kept = std::size_t(64) << 20; // bytes of a thread's blocks together; what is more goes back
-constexpr int blocks_kept = 16;
+constexpr std::size_t most_kept = std::size_t(256) << 20; // bytes of a thread's blocks together; what is more goes back
+constexpr int blocks_kept = 64;                           // a training step of a dozen layers takes some 40
 
 struct alignas(cache_line) Header {
     std::size_t bytes;

@@ -39,6 +39,8 @@ MODULES = {
     "pynn.activations": "The table of activations",
     "pynn.layers": "Layers",
     "pynn.networks": "Networks",
+    "pynn.losses": "Losses",
+    "pynn.functions": "The book's functions",
     "pynn.optimizers": "Optimizers",
     "pynn.initializers": "Initializers",
     "pynn.random": "Random numbers",

@@ -43,12 +43,14 @@ __all__ = [
     "activations",
     "affine",
     "affine_backward",
+    "functions",
     "get_backend",
     "get_include",
     "get_isa",
     "get_num_threads",
     "initializers",
     "layers",
+    "losses",
     "networks",
     "optimizers",
     "pack",
@@ -70,12 +72,22 @@ del _activation, _ufunc
 
 _threadpoolctl.register()
 #: Loaded when they are first asked for, so that importing pynn costs next to nothing.
-_LAZY = ("initializers", "layers", "networks", "optimizers", "random", "reference", "study")
+_LAZY = (
+    "functions",
+    "initializers",
+    "layers",
+    "losses",
+    "networks",
+    "optimizers",
+    "random",
+    "reference",
+    "study",
+)
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from . import initializers, layers, networks, optimizers, random, reference
+    from . import functions, initializers, layers, losses, networks, optimizers, random, reference
 
     def __getattr__(name: str) -> np.ufunc: ...  # the activations: their names come from the table
 

@@ -9,6 +9,7 @@ _Array = npt.NDArray[Any]
 _Gradients = tuple[_Array | None, _Array | None, _Array | None]  # dx, dw, db
 
 ACTIVATION_TABLE: Final[tuple[tuple[str, str], ...]]
+OPTIMIZER_TABLE: Final[dict[str, tuple[int, str]]]
 
 fma: np.ufunc
 philox4x32: np.ufunc
@@ -64,6 +65,67 @@ def fill(
 ) -> None: ...
 def seed_key(seed: int) -> int: ...
 def next_bits(capsule: Any) -> int: ...
+def softmax_loss(x: npt.ArrayLike, t: npt.ArrayLike) -> tuple[float, _Array, _Array]: ...
+def softmax_loss_backward(y: npt.ArrayLike, t: npt.ArrayLike, scale: float) -> _Array: ...
+def loss(name: str, x: npt.ArrayLike, t: npt.ArrayLike, parameter: float = 0.0) -> float: ...
+def loss_backward(
+    name: str, x: npt.ArrayLike, t: npt.ArrayLike, scale: float = 1.0, parameter: float = 0.0
+) -> _Array: ...
+def dropout(x: npt.ArrayLike, key: int, start: int, ratio: float, scale: float = 1.0) -> _Array: ...
+def batch_normalization(
+    x: npt.ArrayLike,
+    gamma: npt.ArrayLike | None,
+    beta: npt.ArrayLike | None,
+    mean: npt.ArrayLike | None,
+    variance: npt.ArrayLike | None,
+    eps: float,
+) -> tuple[_Array, _Array, _Array]: ...
+def batch_normalization_backward(
+    dy: npt.ArrayLike,
+    x: npt.ArrayLike,
+    gamma: npt.ArrayLike | None,
+    mean: npt.ArrayLike,
+    variance: npt.ArrayLike,
+    eps: float,
+    fixed: bool,
+) -> tuple[_Array, _Array, _Array]: ...
+def layer_normalization(
+    x: npt.ArrayLike,
+    gamma: npt.ArrayLike | None,
+    beta: npt.ArrayLike | None,
+    eps: float,
+    centered: bool,
+) -> tuple[_Array, _Array, _Array]: ...
+def layer_normalization_backward(
+    dy: npt.ArrayLike,
+    x: npt.ArrayLike,
+    gamma: npt.ArrayLike | None,
+    mean: npt.ArrayLike,
+    variance: npt.ArrayLike,
+    eps: float,
+    centered: bool,
+) -> tuple[_Array, _Array, _Array]: ...
+def update(
+    optimizer: str,
+    params: Any,
+    grads: Any,
+    states: tuple[dict[Any, _Array], ...],
+    step: int,
+    hyperparameters: tuple[float, ...],
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+    clip_value: float | None = None,
+    clip_norm: float | None = None,
+) -> None: ...
+def network_gradient(
+    params: dict[str, _Array],
+    keys: tuple[str, ...],
+    x: Any,
+    t: npt.ArrayLike,
+    activation: str,
+    decay: float,
+    twice: bool,
+) -> tuple[dict[str, _Array], float, _Array, _Array] | None: ...
 
 class PhiloxState:
     def __init__(self, capsule: Any, key: int, counter: int) -> None: ...

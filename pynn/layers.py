@@ -15,9 +15,21 @@ import numpy as np
 import numpy.typing as npt
 
 from ._backend import functions
+from ._checks import number, real_array
 from .activations import ACTIVATIONS, Activation
+from .random import RNG, key
 
-__all__ = ["ActivationLayer", "Affine", "SoftmaxWithLoss"]
+__all__ = [
+    "ActivationLayer",
+    "Affine",
+    "BatchNormalization",
+    "Dropout",
+    "IdentityWithLoss",
+    "LayerNormalization",
+    "RMSNormalization",
+    "SigmoidWithLoss",
+    "SoftmaxWithLoss",
+]
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")
@@ -204,6 +216,13 @@ for _activation in ACTIVATIONS.values():
     __all__.append(_name)
 del _activation, _name, _doc
 
+
+def activation_layer(name: str) -> ActivationLayer:
+    """Make the layer of an activation function, one of `pynn.ACTIVATIONS`, by its name."""
+    made: ActivationLayer = globals()[name.title().replace("_", "")]()
+    return made
+
+
 if TYPE_CHECKING:
 
     def __getattr__(name: str) -> type[ActivationLayer]: ...  # the classes just made
@@ -224,10 +243,9 @@ class SoftmaxWithLoss:
     Notes
     -----
     The book's class (section 5.6), but the loss is taken from the scores, so that it is right also
-    where the probability of a class is too small to be written down (the book adds 1e-7 to it).
-    PyTorch's CrossEntropyLoss and Keras' CategoricalCrossentropy(from_logits=True) compute the
-    same. The loss is NumPy's arithmetic, whose last bit may differ from CPU to CPU; the gradient
-    has the same bits everywhere.
+    where the probability of a class is too small to be written down (the book adds 1e-7 to it), and
+    `backward` heeds its argument. PyTorch's CrossEntropyLoss and Keras'
+    CategoricalCrossentropy(from_logits=True) compute the same.
 
     Examples
     --------
@@ -267,26 +285,474 @@ class SoftmaxWithLoss:
             If t is neither, or a label is no class, or there are no rows.
         """
         x = np.asarray(x)
-        labels = to_labels(t, x.shape)
-        if labels.size == 0:
-            raise ValueError(f"x must have rows to have a mean loss; got shape {x.shape}")
-        y: Array = functions().softmax(x)
-        # -log(softmax(x)[t]) = max(x) - x[t] - log(max(softmax(x))), where nothing underflows
-        rows = x.astype(np.float64).reshape(labels.size, -1)
-        chosen = rows[np.arange(labels.size), labels.ravel()]
-        with np.errstate(all="ignore"):
-            likeliest = np.log(y.max(axis=-1).ravel(), dtype=np.float64)
-            losses = rows.max(axis=1) - chosen - likeliest
-        self.y, self.t, self.loss = y, labels, float(losses.mean())
+        t = labels_or_given(t, x.shape)
+        self.loss, self.y, self.t = functions().softmax_loss(x, t)
         return self.loss
 
     def backward(self, dout: float = 1.0) -> Array:
         """Compute the gradient of the scores, (y - one-hot t) / m, times dout."""
         y, t = _after_forward(self, self.y), _after_forward(self, self.t)
-        dx = y.copy()
-        dx.reshape(t.size, -1)[np.arange(t.size), t.ravel()] -= 1
-        dx *= float(dout) / t.size
+        dx: Array = functions().softmax_loss_backward(y, t, float(dout) / t.size)
         return dx
+
+
+class _ElementwiseLoss:
+    """A last layer whose loss is a sum over elements, divided by the number of rows."""
+
+    _loss: ClassVar[str]
+
+    def __init__(self) -> None:
+        self.y: Array | None = None
+        self.t: Array | None = None
+        self.loss = math.nan
+        self._x: Array | None = None
+
+    def forward(self, x: npt.ArrayLike, t: npt.ArrayLike) -> float:
+        """Compute the loss.
+
+        Parameters
+        ----------
+        x : array of shape (features,) or (m, ...)
+            What the network computed.
+        t : array of the same shape
+            What it should have computed.
+
+        Returns
+        -------
+        float
+            The sum over the features, as a mean over the rows.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the shapes differ, or there are no rows.
+        """
+        x, t = np.asarray(x), np.asarray(t)
+        if t.shape != x.shape:
+            raise ValueError(f"t must have the shape of x, {x.shape}; got {t.shape}")
+        if x.size == 0:
+            raise ValueError(f"x must have rows to have a mean loss; got shape {x.shape}")
+        if t.dtype != x.dtype:  # labels among them; the loss is of the type of x
+            t = real_array("t", t, x.dtype if x.dtype in (np.float32, np.float64) else np.float64)
+        self.loss = functions().loss(self._loss, x, t) / self._rows(x)
+        self._x, self.y, self.t = x, self._output(x), t
+        return self.loss
+
+    def _output(self, x: Array) -> Array:
+        return x
+
+    def _rows(self, x: Array) -> int:
+        return len(x) if x.ndim > 1 else 1
+
+    def backward(self, dout: float = 1.0) -> Array:
+        """Compute the gradient of x, times dout."""
+        x, t = _after_forward(self, self._x), _after_forward(self, self.t)
+        dx: Array = functions().loss_backward(self._loss, x, t, float(dout) / self._rows(x))
+        return dx
+
+
+class SigmoidWithLoss(_ElementwiseLoss):
+    """Sigmoid and binary cross-entropy, as one last layer.
+
+    Attributes
+    ----------
+    y : ndarray or None
+        The probabilities, after `forward`.
+    t : ndarray or None
+        The targets, from 0 to 1, after `forward`.
+    loss : float
+        The loss, after `forward`; NaN before.
+
+    Notes
+    -----
+    The class of the book's second volume (section 4.2), whose x has one axis or one column; with
+    several columns their losses are added. It is taken from the scores, so that it is right
+    also where a probability is too small to be written down. PyTorch's BCEWithLogitsLoss and Keras'
+    BinaryCrossentropy(from_logits=True) take the mean over the columns, too.
+
+    Examples
+    --------
+    >>> import numpy as np, pynn
+    >>> layer = pynn.layers.SigmoidWithLoss()
+    >>> round(layer.forward(np.zeros(2), np.array([0, 1])), 4)
+    0.6931
+    >>> layer.backward()
+    array([ 0.25, -0.25])
+    """
+
+    _loss = "sigmoid_cross_entropy"
+
+    def _output(self, x: Array) -> Array:
+        y: Array = functions().sigmoid(x)
+        return y
+
+    def _rows(self, x: Array) -> int:
+        return len(x) if x.ndim else 1
+
+    def forward(self, x: npt.ArrayLike, t: npt.ArrayLike) -> float:
+        """Compute the loss.
+
+        Parameters
+        ----------
+        x : array of shape (m,) or (m, ...)
+            Scores.
+        t : array of the same shape
+            Probabilities, mostly 0 and 1, of any real type.
+
+        Returns
+        -------
+        float
+            The sum over the columns, as a mean over the rows.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the shapes differ, or there are no rows.
+        """
+        return super().forward(x, t)
+
+
+class IdentityWithLoss(_ElementwiseLoss):
+    """Half the squared error, as a last layer for regression: ``sum((x - t)**2) / 2 / m``.
+
+    Attributes
+    ----------
+    y : ndarray or None
+        x, after `forward`.
+    t : ndarray or None
+        The targets, after `forward`.
+    loss : float
+        The loss, after `forward`; NaN before.
+
+    Notes
+    -----
+    The counterpart of `SoftmaxWithLoss` that the book tells of in section 5.6.3: its gradient is
+    (y - t) / m. PyTorch's MSELoss and Keras' MeanSquaredError have no half and take the mean over
+    the features, too.
+
+    Examples
+    --------
+    >>> import numpy as np, pynn
+    >>> layer = pynn.layers.IdentityWithLoss()
+    >>> layer.forward(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[1.0, 0.0], [3.0, 4.0]]))
+    1.0
+    >>> layer.backward()
+    array([[0., 1.],
+           [0., 0.]])
+    """
+
+    _loss = "half_squared_error"
+
+
+class Dropout:
+    """Set a share of the elements to 0 while training.
+
+    Parameters
+    ----------
+    dropout_ratio : float, default 0.5
+        The share, from 0 to below 1.
+    rng : None, int, sequence of ints, SeedSequence or Generator
+        Seed of the layer's stream, or generator to take one from: see `pynn.random.key`.
+    inverted : bool, default False
+        False scales when not training, by 1 - dropout_ratio, as the book does; True scales while
+        training, by its inverse.
+
+    Attributes
+    ----------
+    key : int
+        Of the layer's stream: an element stays where its uniform number (`pynn.random.uniform` of
+        float32) is above the ratio, rounded to float32. float64 layers drop the same ones.
+    drawn : int
+        How many numbers of the stream are used: the next `forward` begins here. Set it to repeat
+        or to skip; a checkpoint has it.
+
+    Notes
+    -----
+    The book's class (section 6.4.3). PyTorch, Keras and JAX scale as with ``inverted=True``. No
+    mask is kept: `backward` draws the same numbers again.
+
+    Examples
+    --------
+    >>> import numpy as np, pynn
+    >>> layer = pynn.layers.Dropout(0.5, rng=1)
+    >>> y = layer.forward(np.ones(1000))
+    >>> bool((y == layer.mask).all()), bool(450 < y.sum() < 550)
+    (True, True)
+    >>> layer.forward(np.ones(2), train_flg=False)
+    array([0.5, 0.5])
+    """
+
+    def __init__(
+        self, dropout_ratio: float = 0.5, *, rng: RNG = None, inverted: bool = False
+    ) -> None:
+        if number("dropout_ratio", dropout_ratio, least=0) >= 1:
+            raise ValueError(f"dropout_ratio must be below 1; got {dropout_ratio!r}")
+        self.dropout_ratio, self.inverted = float(dropout_ratio), bool(inverted)
+        self.key, self.drawn = key(rng), 0
+        self._saved: tuple[tuple[int, ...], int | None] | None = None
+
+    def forward(self, x: npt.ArrayLike, train_flg: bool = True) -> Array:
+        """Drop elements of x, an array of any shape, or scale it where not training."""
+        x = np.asarray(x)
+        if train_flg:
+            self._saved = x.shape, self.drawn
+            y = self._drop(x, self.drawn)
+            self.drawn += x.size
+            return y
+        self._saved = x.shape, None
+        return x if self.inverted else self._scaled(x)
+
+    def backward(self, dout: npt.ArrayLike) -> Array:
+        """Compute the gradient of the input from dout, that of the output."""
+        shape, start = _after_forward(self, self._saved)
+        dout = _gradient(dout, shape)
+        if start is None:
+            return dout if self.inverted else self._scaled(dout)
+        return self._drop(dout, start)
+
+    @property
+    def mask(self) -> Array | None:
+        """Which elements the last `forward` left: a new bool array; None where it left all."""
+        if self._saved is None or self._saved[1] is None:
+            return None
+        shape, start = self._saved
+        ones = np.ones(shape, np.float32)
+        kept: Array = functions().dropout(ones, self.key, start, self.dropout_ratio) != 0
+        return kept
+
+    def _drop(self, x: Array, start: int) -> Array:
+        scale = 1 / (1 - self.dropout_ratio) if self.inverted else 1.0
+        y: Array = functions().dropout(x, self.key, start, self.dropout_ratio, scale)
+        return y
+
+    def _scaled(self, x: Array) -> Array:
+        y: Array = functions().dropout(x, 0, 0, -1.0, 1 - self.dropout_ratio)  # drops none
+        return y
+
+
+class _Normalization:
+    """What the normalizations share: gamma, beta and their gradients."""
+
+    def __init__(self, gamma: npt.ArrayLike, beta: npt.ArrayLike | None, eps: float) -> None:
+        self.gamma: Array = np.asarray(gamma)
+        self.beta: Array | None = None if beta is None else np.asarray(beta)
+        if self.gamma.ndim != 1:
+            raise ValueError(f"gamma must have shape (features,); got {self.gamma.shape}")
+        if self.beta is not None and self.beta.shape != self.gamma.shape:
+            raise ValueError(f"beta must have shape {self.gamma.shape}; got {self.beta.shape}")
+        self.eps = number("eps", eps, least=0)
+        self.dgamma: Array | None = None
+        self.dbeta: Array | None = None
+
+    @property
+    def params(self) -> dict[str, Array]:
+        """{"gamma": gamma, "beta": beta}, as optimizers take them, without beta if there is none."""
+        return {"gamma": self.gamma} | ({} if self.beta is None else {"beta": self.beta})
+
+    @property
+    def grads(self) -> dict[str, Array]:
+        """The gradients under the keys of `params`, after `backward`."""
+        dgamma, dbeta = _after_forward(self, self.dgamma), _after_forward(self, self.dbeta)
+        return {"gamma": dgamma} | ({} if self.beta is None else {"beta": dbeta})
+
+
+class BatchNormalization(_Normalization):
+    """Bring every feature to mean 0 and variance 1 over the batch, then to ``gamma * x + beta``.
+
+    Parameters
+    ----------
+    gamma, beta : array of shape (features,)
+        Scale and shift, kept as they are, not copied.
+    momentum : float, default 0.9
+        The share of the running mean and variance that a training batch leaves.
+    running_mean, running_var : array of shape (features,), optional
+        Where they start; copied. Without them they start at 0.
+    eps : float, default 1e-6
+        Added to the variance.
+
+    Attributes
+    ----------
+    running_mean, running_var : ndarray of float64
+        What `forward` takes in place of the batch's moments when not training.
+    dgamma, dbeta : ndarray or None
+        Gradients, after `backward`.
+
+    Notes
+    -----
+    The book's class (section 6.3): its ``10e-7`` is 1e-6; the running variance is that of the batch
+    divided by m, and starts at 0. PyTorch's momentum is 1 minus this one, its running variance
+    starts at 1 and takes m - 1, and its eps is 1e-5; Keras' momentum is 0.99, eps 1e-3. The
+    features are the last axis, and with more than two axes all others are the batch; the book
+    takes all axes but the first as features there. Moments and sums are float64 inside.
+
+    Examples
+    --------
+    >>> import numpy as np, pynn
+    >>> layer = pynn.layers.BatchNormalization(np.ones(2), np.zeros(2))
+    >>> layer.forward(np.array([[1.0, 10.0], [3.0, 30.0]])).round(3)
+    array([[-1., -1.],
+           [ 1.,  1.]])
+    >>> layer.running_mean
+    array([0.2, 2. ])
+    """
+
+    def __init__(
+        self,
+        gamma: npt.ArrayLike,
+        beta: npt.ArrayLike,
+        momentum: float = 0.9,
+        running_mean: npt.ArrayLike | None = None,
+        running_var: npt.ArrayLike | None = None,
+        *,
+        eps: float = 1e-6,
+    ) -> None:
+        super().__init__(gamma, beta, eps)
+        self.momentum = number("momentum", momentum, least=0)
+        start = {"running_mean": running_mean, "running_var": running_var}
+        for name, value in start.items():
+            array = np.zeros(self.gamma.shape) if value is None else real_array(name, value, float)
+            if array.shape != self.gamma.shape:
+                raise ValueError(f"{name} must have shape {self.gamma.shape}; got {array.shape}")
+            setattr(self, name, array.copy())
+        self.running_mean: Array
+        self.running_var: Array
+        self._saved: tuple[Array, Array, Array, bool] | None = None
+
+    def forward(self, x: npt.ArrayLike, train_flg: bool = True) -> Array:
+        """Normalize x.
+
+        Parameters
+        ----------
+        x : array of shape (m, features) or (..., features)
+            Input, at least one row if training.
+        train_flg : bool, default True
+            Whether to normalize by the batch's mean and variance and add them to the running ones,
+            or by those.
+
+        Returns
+        -------
+        ndarray of the shape of x
+        """
+        x = np.asarray(x)
+        given = (None, None) if train_flg else (self.running_mean, self.running_var)
+        y: Array
+        y, mean, variance = functions().batch_normalization(
+            x, self.gamma, self.beta, *given, self.eps
+        )
+        if train_flg:
+            for running, new in ((self.running_mean, mean), (self.running_var, variance)):
+                running *= self.momentum
+                running += (1 - self.momentum) * new
+        else:  # they may change before backward
+            mean, variance = mean.copy(), variance.copy()
+        self._saved = x, mean, variance, not train_flg
+        return y
+
+    def backward(self, dout: npt.ArrayLike) -> Array:
+        """Compute the gradients: `dgamma` and `dbeta` are kept, that of the input is returned."""
+        x, mean, variance, fixed = _after_forward(self, self._saved)
+        dx: Array
+        dx, self.dgamma, self.dbeta = functions().batch_normalization_backward(
+            _gradient(dout, x.shape), x, self.gamma, mean, variance, self.eps, fixed
+        )
+        return dx
+
+
+class LayerNormalization(_Normalization):
+    """Bring every row to mean 0 and variance 1, then to ``gamma * x + beta``.
+
+    Parameters
+    ----------
+    gamma, beta : array of shape (features,)
+        Scale and shift, kept as they are, not copied; beta may be None.
+    eps : float, default 1e-5
+        Added to the variance.
+
+    Attributes
+    ----------
+    dgamma, dbeta : ndarray or None
+        Gradients, after `backward`.
+
+    Notes
+    -----
+    PyTorch's LayerNorm over the last axis; Keras' eps is 1e-3. The book has none. Source: Ba, Kiros
+    and Hinton (2016), Layer normalization. Moments and sums are float64 inside.
+
+    Examples
+    --------
+    >>> import numpy as np, pynn
+    >>> layer = pynn.layers.LayerNormalization(np.ones(2), np.zeros(2))
+    >>> layer.forward(np.array([[1.0, 3.0], [10.0, 30.0]])).round(3)
+    array([[-1.,  1.],
+           [-1.,  1.]])
+    """
+
+    _centered: ClassVar[bool] = True
+
+    def __init__(
+        self, gamma: npt.ArrayLike, beta: npt.ArrayLike | None = None, *, eps: float = 1e-5
+    ) -> None:
+        super().__init__(gamma, beta, eps)
+        self._saved: tuple[Array, Array, Array] | None = None
+
+    def forward(self, x: npt.ArrayLike) -> Array:
+        """Normalize x, an array of shape (..., features), by its last axis."""
+        x = np.asarray(x)
+        y: Array
+        y, mean, variance = functions().layer_normalization(
+            x, self.gamma, self.beta, self.eps, self._centered
+        )
+        self._saved = x, mean, variance
+        return y
+
+    def backward(self, dout: npt.ArrayLike) -> Array:
+        """Compute the gradients: `dgamma` and `dbeta` are kept, that of the input is returned."""
+        x, mean, variance = _after_forward(self, self._saved)
+        dx: Array
+        dx, self.dgamma, self.dbeta = functions().layer_normalization_backward(
+            _gradient(dout, x.shape), x, self.gamma, mean, variance, self.eps, self._centered
+        )
+        return dx
+
+
+class RMSNormalization(LayerNormalization):
+    """Divide every row by its root mean square, then take ``gamma * x``.
+
+    Parameters
+    ----------
+    gamma : array of shape (features,)
+        Scale, kept as it is, not copied.
+    eps : float, default 1e-5
+        Added to the mean square.
+
+    Attributes
+    ----------
+    dgamma : ndarray or None
+        Gradient, after `backward`.
+
+    Notes
+    -----
+    PyTorch's RMSNorm, whose default eps is the type's machine epsilon. Source: Zhang and Sennrich
+    (2019), Root mean square layer normalization. Sums are float64 inside.
+
+    Examples
+    --------
+    >>> import numpy as np, pynn
+    >>> layer = pynn.layers.RMSNormalization(np.ones(2))
+    >>> layer.forward(np.array([[1.0, 7.0]])).round(3)
+    array([[0.2, 1.4]])
+    """
+
+    _centered = False
+
+    def __init__(self, gamma: npt.ArrayLike, *, eps: float = 1e-5) -> None:
+        super().__init__(gamma, eps=eps)
+
+
+def labels_or_given(t: npt.ArrayLike, shape: tuple[int, ...]) -> Array:
+    """Return the labels of one-hot rows; anything else as it is, for the kernels to check."""
+    t = np.asarray(t)
+    return to_labels(t, shape) if t.shape == shape else t
 
 
 def to_labels(t: npt.ArrayLike, shape: tuple[int, ...]) -> Array:

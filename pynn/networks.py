@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from . import initializers
+from ._backend import get_backend
+from ._checkpoint import load, save
 from ._checks import float_dtype, integer, number, real_array
+from ._core import network_gradient
 from .activations import ACTIVATIONS
-from .layers import Affine, SoftmaxWithLoss, to_labels
+from .layers import (
+    Affine,
+    BatchNormalization,
+    Dropout,
+    SoftmaxWithLoss,
+    activation_layer,
+    to_labels,
+)
 from .random import RNG, key
+from .trainer import Trainer
 
-__all__ = ["MultiLayerNet"]
+__all__ = ["MultiLayerNet", "Sequential", "Trainer"]
 
 Array = npt.NDArray[Any]
+Layer = Any  # what has forward and backward
 
 _VARIANCES = {"xavier": 1.0, "sigmoid": 1.0, "he": 2.0, "relu": 2.0}  # times 1 / fan_in
 
@@ -43,6 +56,12 @@ class MultiLayerNet:
         or lower case. Biases start at 0.
     weight_decay_lambda : float, default 0.0
         Strength of weight decay: ``lambda / 2 * sum(W**2)`` over all weights is added to the loss.
+    use_dropout : bool, default False
+        Whether a `Dropout` follows every activation.
+    dropout_ratio : float, default 0.5
+        Its share of elements.
+    use_batchnorm : bool, default False
+        Whether a `BatchNormalization` stands before every activation.
     rng : None, int, sequence of ints, SeedSequence or Generator
         Seed, or generator to take one from: see `pynn.random.key`.
     dtype : dtype, default float32
@@ -51,10 +70,11 @@ class MultiLayerNet:
     Attributes
     ----------
     params : dict of str to ndarray
-        W1 (in, out), b1 (out,), W2, ... Change the arrays in place, or put others here: the next
-        call uses them.
-    layers : list of Affine
-        The layers, the activations within them.
+        W1 (in, out), b1 (out,), W2, ..., and with batch normalization gamma1, beta1, ... Change the
+        arrays in place, or put others here: the next call uses them.
+    layers : dict of str to layer
+        Affine1, BatchNorm1, Activation_function1, Dropout1, Affine2, ...; an activation that needs
+        no layer of its own is computed within Affine1. Not to be changed.
     last_layer : SoftmaxWithLoss
         Softmax and loss.
 
@@ -65,7 +85,12 @@ class MultiLayerNet:
 
     Notes
     -----
-    The book's class (chapter 6). New here: "equal", any activation, seeds, and float32.
+    The book's classes MultiLayerNet and MultiLayerNetExtend (chapter 6). New here: "equal", any
+    activation, seeds, and float32. The book's dropout_ration is dropout_ratio.
+
+    `gradient` of a network without batch normalization and dropout is one call of the kernels,
+    which gives the same bits as the layers one by one. Arrays that are returned are new ones, so
+    they stay as they are; those given up are used again, so that training takes no new memory.
 
     Examples
     --------
@@ -88,6 +113,10 @@ class MultiLayerNet:
         activation: str = "relu",
         weight_init_std: float | str = "relu",
         weight_decay_lambda: float = 0.0,
+        use_dropout: bool = False,
+        dropout_ratio: float = 0.5,
+        use_batchnorm: bool = False,
+        *,
         rng: RNG = None,
         dtype: npt.DTypeLike = np.float32,
     ) -> None:
@@ -107,17 +136,37 @@ class MultiLayerNet:
         self.activation = str(activation).lower()
         self.weight_init_std = weight_init_std
         self.weight_decay_lambda = number("weight_decay_lambda", weight_decay_lambda, least=0)
+        self.use_dropout, self.use_batchnorm = bool(use_dropout), bool(use_batchnorm)
+        self.dropout_ratio = number("dropout_ratio", dropout_ratio, least=0)
         self.dtype = float_dtype("dtype", dtype)
         root = key(rng)
         self.params: dict[str, Array] = {}
-        self.layers: list[Affine] = []
+        self.layers: dict[str, Layer] = {}
+        # The parameters that a layer has: their keys, and the layer's names for them.
+        self._held: list[tuple[Layer, list[tuple[str, str]]]] = []
+        hidden = len(sizes) - 2
         for i, shape in enumerate(itertools.pairwise(sizes), start=1):
             W = self.params[f"W{i}"] = _weights(shape, weight_init_std, (root, i), self.dtype)
             b = self.params[f"b{i}"] = initializers.zeros(shape[1], dtype=self.dtype)
-            self.layers.append(Affine(W, b, self.activation if i < len(sizes) - 1 else None))
+            fused = self.activation if i <= hidden and not self.use_batchnorm else None
+            affine = self.layers[f"Affine{i}"] = Affine(W, b, fused)
+            self._held.append((affine, [(f"W{i}", "W"), (f"b{i}", "b")]))
+            if i > hidden:
+                break
+            if self.use_batchnorm:
+                gamma = self.params[f"gamma{i}"] = initializers.ones(shape[1], dtype=self.dtype)
+                beta = self.params[f"beta{i}"] = initializers.zeros(shape[1], dtype=self.dtype)
+                norm = self.layers[f"BatchNorm{i}"] = BatchNormalization(gamma, beta)
+                self._held.append((norm, [(f"gamma{i}", "gamma"), (f"beta{i}", "beta")]))
+                self.layers[f"Activation_function{i}"] = activation_layer(self.activation)
+            if self.use_dropout:
+                self.layers[f"Dropout{i}"] = Dropout(self.dropout_ratio, rng=(root, i, 1))
         self.last_layer = SoftmaxWithLoss()
+        plain = not (self.use_batchnorm or self.use_dropout)
+        self._keys = tuple(self.params) if plain else None
+        self._twice = self.dtype == np.float64
 
-    def predict(self, x: npt.ArrayLike) -> Array:
+    def predict(self, x: npt.ArrayLike, train_flg: bool = False) -> Array:
         """Compute the scores of the classes, before the softmax.
 
         Parameters
@@ -125,18 +174,25 @@ class MultiLayerNet:
         x : array of shape (input_size,), (m, input_size) or (m, ...)
             Inputs, converted to the network's dtype. With more than two axes, all after the first
             are features.
+        train_flg : bool, default False
+            Whether batch normalization and dropout work as in training.
 
         Returns
         -------
         ndarray of shape (output_size,) or (m, output_size)
         """
         y = real_array("x", x, self.dtype)
-        for i, layer in enumerate(self.layers, start=1):
-            layer.W, layer.b = self.params[f"W{i}"], self.params[f"b{i}"]
-            y = layer.forward(y)
+        for layer, names in self._held:
+            for name, attribute in names:
+                setattr(layer, attribute, self.params[name])
+        for layer in self.layers.values():
+            if isinstance(layer, BatchNormalization | Dropout):
+                y = layer.forward(y, train_flg)
+            else:
+                y = layer.forward(y)
         return y
 
-    def loss(self, x: npt.ArrayLike, t: npt.ArrayLike) -> float:
+    def loss(self, x: npt.ArrayLike, t: npt.ArrayLike, train_flg: bool = False) -> float:
         """Compute the mean cross-entropy loss of a batch, plus the weight decay.
 
         Parameters
@@ -145,16 +201,17 @@ class MultiLayerNet:
             Inputs, as in `predict`.
         t : array of shape (m,) or (m, output_size)
             Integer labels or one-hot rows.
+        train_flg : bool, default False
+            As in `predict`.
 
         Returns
         -------
         float
         """
-        loss = self.last_layer.forward(self.predict(x), t)
+        loss = self.last_layer.forward(self.predict(x, train_flg), t)
         if self.weight_decay_lambda:
-            squares = sum(
-                float(np.sum(np.square(layer.W, dtype=np.float64))) for layer in self.layers
-            )
+            weights = [param for name, param in self.params.items() if name.startswith("W")]
+            squares = sum(float(np.sum(np.square(W, dtype=np.float64))) for W in weights)
             loss += self.weight_decay_lambda / 2 * squares
         return loss
 
@@ -171,14 +228,10 @@ class MultiLayerNet:
         float
             From 0 to 1.
         """
-        y = self.predict(x)
-        labels = to_labels(t, y.shape)
-        if labels.size == 0:
-            raise ValueError("x must have at least one row to have an accuracy; got none")
-        return float(np.mean(y.argmax(axis=-1) == labels))
+        return accuracy(self.predict(x), t)
 
     def gradient(self, x: npt.ArrayLike, t: npt.ArrayLike) -> dict[str, Array]:
-        """Compute the gradient of `loss` by every parameter, by backpropagation.
+        """Compute the gradient of the loss in training by every parameter, by backpropagation.
 
         Parameters
         ----------
@@ -188,23 +241,44 @@ class MultiLayerNet:
         Returns
         -------
         dict of str to ndarray
-            New arrays, under the keys of `params`.
+            New arrays, under the keys of `params`. The loss, without the decay, is
+            ``last_layer.loss``.
         """
-        self.last_layer.forward(self.predict(x), t)
-        dout: Array | None = self.last_layer.backward()
-        grads: dict[str, Array] = {}
-        for i, layer in reversed(list(enumerate(self.layers, start=1))):
-            assert dout is not None
-            dout = layer.backward(dout, need_dx=i > 1)
-            dW, db = layer.grads["W"], layer.grads["b"]
-            grads[f"W{i}"] = (
-                dW + self.weight_decay_lambda * layer.W if self.weight_decay_lambda else dW
+        if self._keys is not None and get_backend() == "pynn":
+            t = np.asarray(t)
+            done = t.ndim == 1 and network_gradient(
+                self.params,
+                self._keys,
+                x,
+                t,
+                self.activation,
+                self.weight_decay_lambda,
+                self._twice,
             )
-            grads[f"b{i}"] = db
+            if done:
+                grads: dict[str, Array]
+                last = self.last_layer
+                grads, last.loss, last.y, last.t = done
+                return grads
+        self.last_layer.forward(self.predict(x, train_flg=True), t)
+        dout: Array | None = self.last_layer.backward()
+        for layer in reversed(self.layers.values()):
+            if layer is self.layers["Affine1"]:
+                dout = layer.backward(dout, need_dx=False)
+            else:
+                dout = layer.backward(dout)
+        grads = {}
+        for layer, names in self._held:
+            for name, attribute in names:
+                grads[name] = layer.grads[attribute]
+        if self.weight_decay_lambda:
+            for name in grads:
+                if name.startswith("W"):
+                    grads[name] = grads[name] + self.weight_decay_lambda * self.params[name]
         return {name: grads[name] for name in self.params}
 
     def numerical_gradient(self, x: npt.ArrayLike, t: npt.ArrayLike) -> dict[str, Array]:
-        """Compute the gradient of `loss` by central differences: slow, to check `gradient`.
+        """Compute the gradient of the loss in training by central differences, to check `gradient`.
 
         Parameters
         ----------
@@ -215,24 +289,257 @@ class MultiLayerNet:
         -------
         dict of str to ndarray
             float64 arrays, under the keys of `params`. The differences are taken in float64 with
-            steps of 1e-4, whatever the network's dtype, and leave the network as it is.
+            steps of 1e-4, whatever the network's dtype, and leave the network as it is. Dropout
+            drops what the next call of `gradient` will.
         """
-        twin = copy.copy(self)
+        twin = copy.deepcopy(self)
         twin.dtype = np.dtype(np.float64)
         twin.params = {name: param.astype(np.float64) for name, param in self.params.items()}
-        twin.layers = [copy.copy(layer) for layer in self.layers]
-        twin.last_layer = SoftmaxWithLoss()
+        drawn = [
+            (layer, layer.drawn) for layer in twin.layers.values() if isinstance(layer, Dropout)
+        ]
         x, step = real_array("x", x, self.dtype), 1e-4
+
+        def loss() -> float:
+            for layer, start in drawn:
+                layer.drawn = start
+            return twin.loss(x, t, train_flg=True)
+
         grads = {name: np.empty_like(param) for name, param in twin.params.items()}
         for name, param in twin.params.items():
             for index in np.ndindex(param.shape):
                 value = param[index]
                 param[index] = value + step
-                above = twin.loss(x, t)
+                above = loss()
                 param[index] = value - step
-                grads[name][index] = (above - twin.loss(x, t)) / (2 * step)
+                grads[name][index] = (above - loss()) / (2 * step)
                 param[index] = value
         return grads
+
+    def state_dict(self) -> dict[str, Array]:
+        """Return copies of all that a checkpoint needs: parameters, running moments, streams.
+
+        Returns
+        -------
+        dict of str to ndarray
+            Under the keys of `params`, and a layer's name, a dot and an attribute.
+        """
+        state = {name: param.copy() for name, param in self.params.items()}
+        return state | _layer_state(self.layers)
+
+    def load_state_dict(self, state: Mapping[str, npt.ArrayLike]) -> None:
+        """Take over what `state_dict` returned, of a network of the same shape, in place.
+
+        Parameters
+        ----------
+        state : mapping of str to array
+            It is copied into the arrays of `params`.
+
+        Raises
+        ------
+        ValueError
+            If keys or shapes differ, before anything is changed.
+        """
+        _load_state(self.params, self.layers, state)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write `state_dict` to a file of the package safetensors, which must be installed."""
+        save(path, self.state_dict())
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Take over what `save` wrote, of a network of the same shape, in place."""
+        self.load_state_dict(load(path)[0])
+
+
+class Sequential:
+    """Layers one after the other, with a loss at the end.
+
+    Parameters
+    ----------
+    layers : sequence of layers, or mapping of str to layer
+        Anything with ``forward(x)`` and ``backward(dout)``; with ``params`` and ``grads`` if it has
+        parameters. `Dropout` and `BatchNormalization` get train_flg, too. They are named Layer1,
+        Layer2, ... where no names are given.
+    last_layer : layer, optional
+        With ``forward(x, t)`` that gives the loss, and ``backward()``; `SoftmaxWithLoss` without.
+    weight_decay_lambda : float, default 0.0
+        As of `MultiLayerNet`; W are the weights.
+
+    Attributes
+    ----------
+    layers : dict of str to layer
+        The layers by name.
+    params : dict of str to ndarray
+        The parameters of the layers, under the layer's name, a dot and the layer's name for it.
+        Change them in place; to have others, put them into the layers.
+    last_layer : layer
+        The loss.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there is no layer, or one of them is none.
+
+    Notes
+    -----
+    The book builds its networks by hand. As Keras' Sequential, but with the sizes given by the
+    layers' arrays.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pynn import initializers, layers, networks
+    >>> net = networks.Sequential([
+    ...     layers.Affine(initializers.he_normal((4, 8), rng=0), np.zeros(8, np.float32)),
+    ...     layers.LayerNormalization(np.ones(8, np.float32), np.zeros(8, np.float32)),
+    ...     layers.Gelu(),
+    ...     layers.Affine(initializers.he_normal((8, 3), rng=1), np.zeros(3, np.float32)),
+    ... ])
+    >>> net.predict(np.ones((2, 4), np.float32)).shape
+    (2, 3)
+    >>> list(net.params)
+    ['Layer1.W', 'Layer1.b', 'Layer2.gamma', 'Layer2.beta', 'Layer4.W', 'Layer4.b']
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer] | Mapping[str, Layer],
+        last_layer: Any = None,
+        weight_decay_lambda: float = 0.0,
+    ) -> None:
+        if not isinstance(layers, Mapping):
+            if not np.iterable(layers):
+                raise TypeError(f"layers must be a sequence or mapping of layers; got {layers!r}")
+            layers = {f"Layer{i}": layer for i, layer in enumerate(layers, start=1)}
+        self.layers: dict[str, Layer] = dict(layers)
+        if not self.layers:
+            raise ValueError("layers must have at least one layer; got none")
+        self.last_layer = SoftmaxWithLoss() if last_layer is None else last_layer
+        for name, layer in [*self.layers.items(), ("last_layer", self.last_layer)]:
+            if not (hasattr(layer, "forward") and hasattr(layer, "backward")):
+                raise TypeError(
+                    f"layers must have forward and backward; got {layer!r} for {name!r}"
+                )
+        self.weight_decay_lambda = number("weight_decay_lambda", weight_decay_lambda, least=0)
+
+    @property
+    def params(self) -> dict[str, Array]:
+        """The parameters of all layers, by the layer's name, a dot and its name for them."""
+        return {
+            f"{text}.{name}": param
+            for text, layer in self.layers.items()
+            for name, param in getattr(layer, "params", {}).items()
+        }
+
+    def predict(self, x: npt.ArrayLike, train_flg: bool = False) -> Array:
+        """Send x through all layers but the last; train_flg as in `MultiLayerNet.predict`."""
+        y: Any = x
+        for layer in self.layers.values():
+            if isinstance(layer, BatchNormalization | Dropout):
+                y = layer.forward(y, train_flg)
+            else:
+                y = layer.forward(y)
+        return np.asarray(y)
+
+    def loss(self, x: npt.ArrayLike, t: npt.ArrayLike, train_flg: bool = False) -> float:
+        """Compute the last layer's loss of a batch, plus the weight decay."""
+        loss = float(self.last_layer.forward(self.predict(x, train_flg), t))
+        if self.weight_decay_lambda:
+            weights = [param for name, param in self.params.items() if name.endswith(".W")]
+            squares = sum(float(np.sum(np.square(W, dtype=np.float64))) for W in weights)
+            loss += self.weight_decay_lambda / 2 * squares
+        return loss
+
+    def accuracy(self, x: npt.ArrayLike, t: npt.ArrayLike) -> float:
+        """Compute the share of inputs whose highest score is the right class's, from 0 to 1."""
+        return accuracy(self.predict(x), t)
+
+    def gradient(self, x: npt.ArrayLike, t: npt.ArrayLike) -> dict[str, Array]:
+        """Compute the gradient of the loss in training by every parameter, under their keys."""
+        self.last_layer.forward(self.predict(x, train_flg=True), t)
+        dout = self.last_layer.backward()
+        first = next(iter(self.layers.values()))
+        for layer in reversed(self.layers.values()):
+            if layer is first and isinstance(layer, Affine):
+                layer.backward(dout, need_dx=False)
+            else:
+                dout = layer.backward(dout)
+        grads = {}
+        for text, layer in self.layers.items():
+            for name, grad in (layer.grads if getattr(layer, "params", {}) else {}).items():
+                if self.weight_decay_lambda and name == "W":
+                    grad = grad + self.weight_decay_lambda * layer.params[name]
+                grads[f"{text}.{name}"] = grad
+        return grads
+
+    def state_dict(self) -> dict[str, Array]:
+        """Return copies of all that a checkpoint needs, as `MultiLayerNet.state_dict`."""
+        state = {name: param.copy() for name, param in self.params.items()}
+        return state | _layer_state(self.layers)
+
+    def load_state_dict(self, state: Mapping[str, npt.ArrayLike]) -> None:
+        """Take over what `state_dict` returned, in place, as `MultiLayerNet.load_state_dict`."""
+        _load_state(self.params, self.layers, state)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write `state_dict` to a file of the package safetensors, which must be installed."""
+        save(path, self.state_dict())
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Take over what `save` wrote, of a network of the same shape, in place."""
+        self.load_state_dict(load(path)[0])
+
+
+def accuracy(y: Array, t: npt.ArrayLike) -> float:
+    """Return the share of rows of scores whose highest is that of the right class."""
+    labels = to_labels(t, y.shape)
+    if labels.size == 0:
+        raise ValueError("x must have at least one row to have an accuracy; got none")
+    return float(np.mean(y.argmax(axis=-1) == labels))
+
+
+# What a checkpoint has of layers beside parameters
+_LAYER_STATE = {BatchNormalization: ("running_mean", "running_var"), Dropout: ("key", "drawn")}
+
+
+def _state_of(layers: Mapping[str, Layer]) -> Iterator[tuple[str, Layer, str]]:
+    for text, layer in layers.items():
+        for kind, attributes in _LAYER_STATE.items():
+            if isinstance(layer, kind):
+                yield from ((f"{text}.{name}", layer, name) for name in attributes)
+
+
+def _layer_state(layers: Mapping[str, Layer]) -> dict[str, Array]:
+    return {
+        text: np.array(value, np.uint64 if isinstance(value, int) else None)
+        for text, layer, name in _state_of(layers)
+        for value in [getattr(layer, name)]
+    }
+
+
+def _load_state(
+    params: Mapping[str, Array], layers: Mapping[str, Layer], state: Mapping[str, npt.ArrayLike]
+) -> None:
+    others = {text: (layer, name) for text, layer, name in _state_of(layers)}
+    wanted = {name: param.shape for name, param in params.items()}
+    wanted |= {text: np.shape(getattr(layer, name)) for text, (layer, name) in others.items()}
+    if wanted.keys() != state.keys():
+        missing, strange = wanted.keys() - state.keys(), state.keys() - wanted.keys()
+        raise ValueError(
+            "state must have the keys of this network's state_dict;"
+            f" missing {sorted(missing) or 'none'}, not known {sorted(strange) or 'none'}"
+        )
+    arrays = {name: np.asarray(array) for name, array in state.items()}
+    for name, shape in wanted.items():
+        if arrays[name].shape != shape:
+            raise ValueError(f"state[{name!r}] must have shape {shape}; got {arrays[name].shape}")
+    for name, param in params.items():
+        param[...] = arrays[name]
+    for text, (layer, name) in others.items():
+        if arrays[text].ndim:
+            getattr(layer, name)[...] = arrays[text]
+        else:
+            setattr(layer, name, int(arrays[text]))
 
 
 def _weights(

@@ -1,30 +1,160 @@
 """Optimizers with the interface of *Deep Learning from Scratch*, section 6.1.
 
-``update(params, grads)`` takes a step: it changes the arrays in ``params`` in place.
+``update(params, grads)`` takes a step: it changes the arrays in ``params`` in place, all of them in
+one crossing to the kernels and one pass over memory. Every optimizer takes, by keyword,
+
+weight_decay : float, default 0.0
+    ``weight_decay * param`` is added to each gradient (L2), of biases too. `MultiLayerNet` has a
+    decay of its own, of the weights alone.
+clip_value : float, optional
+    Each element of the gradients is brought within ``-clip_value .. clip_value``.
+clip_norm : float, optional
+    Where the norm of all gradients together is greater, they are scaled to that norm.
+
+Clipping by norm comes first, then by value, then the decay. All of them may be changed between
+steps, as may the learning rate.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from ._checks import number
+from ._backend import functions
+from ._checks import integer
 
-__all__ = ["SGD", "Momentum"]
+__all__ = ["SGD", "AdaGrad", "Adam", "AdamW", "Momentum", "Nesterov", "Optimizer", "RMSprop"]
 
 Array = npt.NDArray[Any]
 
 
-class SGD:
+class Optimizer:
+    """What the optimizers share: the step, and its state for checkpoints.
+
+    Attributes
+    ----------
+    iter : int
+        Number of steps taken.
+
+    Examples
+    --------
+    >>> import numpy as np, pynn
+    >>> one, other = pynn.optimizers.Adam(), pynn.optimizers.Adam()
+    >>> one.update({"w": np.ones(2)}, {"w": np.ones(2)})
+    >>> sorted(one.state_dict())
+    ['iter', 'm.w', 'v.w']
+    >>> other.load_state_dict(one.state_dict())
+    >>> other.iter
+    1
+    """
+
+    _rule: ClassVar[str]
+    _hyperparameters: ClassVar[tuple[str, ...]]
+    _states: ClassVar[tuple[str, ...]] = ()
+    _decoupled: ClassVar[bool] = False
+
+    def __init__(
+        self, weight_decay: float, clip_value: float | None, clip_norm: float | None
+    ) -> None:
+        self.weight_decay, self.clip_value, self.clip_norm = weight_decay, clip_value, clip_norm
+        self.iter = 0
+        dictionaries: list[dict[Any, Array]] = [{} for _ in self._states]
+        for name, dictionary in zip(self._states, dictionaries):
+            setattr(self, name, dictionary)
+        self.update({}, {})  # which checks the hyperparameters
+        self.iter = 0
+
+    def update(self, params: Mapping[Any, Array], grads: Mapping[Any, npt.ArrayLike]) -> None:
+        """Take a step, in place.
+
+        Parameters
+        ----------
+        params : mapping of str to ndarray
+            The parameters, float32 or float64 of native byte order, of any strides. The arrays
+            themselves are written to.
+        grads : mapping of str to array
+            Their gradients under the same keys, of the same shapes, converted to the parameter's
+            dtype where they have another. Other keys are ignored.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a parameter has no gradient or cannot be written to, or a hyperparameter is out of
+            range; before anything is changed.
+        """
+        functions().update(
+            self._rule,
+            params,
+            grads,
+            tuple([getattr(self, name) for name in self._states]),
+            self.iter + 1,
+            tuple([getattr(self, name) for name in self._hyperparameters]),
+            self.weight_decay,
+            self._decoupled,
+            self.clip_value,
+            self.clip_norm,
+        )
+        self.iter += 1
+
+    def state_dict(self) -> dict[str, Array]:
+        """Return copies of the arrays that the next step depends on, and the number of steps.
+
+        Returns
+        -------
+        dict of str to ndarray
+            Under "iter", and the state's name, a dot and the parameter's key.
+        """
+        state = {"iter": np.array(self.iter)}
+        for name in self._states:
+            for key, array in getattr(self, name).items():
+                state[f"{name}.{key}"] = array.copy()
+        return state
+
+    def load_state_dict(self, state: Mapping[str, npt.ArrayLike]) -> None:
+        """Take over what `state_dict` returned, of an optimizer of the same class.
+
+        Parameters
+        ----------
+        state : mapping of str to array
+            It is copied.
+
+        Raises
+        ------
+        ValueError
+            If there are keys of another optimizer's state.
+        """
+        found: dict[str, dict[Any, Array]] = {name: {} for name in self._states}
+        if "iter" not in state:
+            raise ValueError(f"state must have the key 'iter'; got {', '.join(state) or 'nothing'}")
+        for text, array in state.items():
+            name, dot, key = text.partition(".")
+            if dot and name in found:
+                found[name][key] = np.array(array, order="K")
+            elif text != "iter":
+                known = ", ".join(["iter", *(f"{name}.*" for name in found)])
+                raise ValueError(f"state must have keys {known}; got {text!r}")
+        self.iter = integer("iter", np.asarray(state["iter"]).item(), least=0)
+        for name, dictionary in found.items():
+            setattr(self, name, dictionary)
+
+    def __repr__(self) -> str:
+        """Show the hyperparameters."""
+        names = [*self._hyperparameters, "weight_decay", "clip_value", "clip_norm"]
+        return f"{type(self).__name__}({', '.join(f'{n}={getattr(self, n)!r}' for n in names)})"
+
+
+class SGD(Optimizer):
     """Stochastic gradient descent: ``param -= lr * grad``.
 
     Parameters
     ----------
     lr : float, default 0.01
-        Learning rate, >= 0. It may be changed between updates.
+        Learning rate, >= 0.
+    weight_decay, clip_value, clip_norm : float, optional
+        As at the top of `pynn.optimizers`.
 
     Notes
     -----
@@ -39,39 +169,31 @@ class SGD:
     array([0.5, 2.5])
     """
 
-    def __init__(self, lr: float = 0.01) -> None:
+    _rule, _hyperparameters = "sgd", ("lr",)
+
+    def __init__(
+        self,
+        lr: float = 0.01,
+        *,
+        weight_decay: float = 0.0,
+        clip_value: float | None = None,
+        clip_norm: float | None = None,
+    ) -> None:
         self.lr = lr
-        number("lr", lr, least=0)
-
-    def update(self, params: Mapping[str, Array], grads: Mapping[str, npt.ArrayLike]) -> None:
-        """Take a step, in place.
-
-        Parameters
-        ----------
-        params : mapping of str to ndarray
-            The parameters. The arrays themselves are written to.
-        grads : mapping of str to array
-            Their gradients under the same keys, of the same shapes. Other keys are ignored.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If a parameter has no gradient or cannot be written to, before any is changed.
-        """
-        lr = number("lr", self.lr, least=0)
-        for _, param, grad in list(_pairs(params, grads)):
-            param -= lr * grad
+        super().__init__(weight_decay, clip_value, clip_norm)
 
 
-class Momentum:
+class Momentum(Optimizer):
     """Gradient descent with momentum: ``v = momentum * v - lr * grad``, then ``param += v``.
 
     Parameters
     ----------
     lr : float, default 0.01
-        Learning rate, >= 0. It may be changed between updates.
+        Learning rate, >= 0.
     momentum : float, default 0.9
-        The share of the velocity that is kept, 0 <= momentum < 1.
+        The share of the velocity that is kept, from 0 to below 1.
+    weight_decay, clip_value, clip_norm : float, optional
+        As at the top of `pynn.optimizers`.
 
     Attributes
     ----------
@@ -94,57 +216,268 @@ class Momentum:
     array([-0.45])
     """
 
-    def __init__(self, lr: float = 0.01, momentum: float = 0.9) -> None:
+    _rule: ClassVar[str] = "momentum"
+    _hyperparameters, _states = ("lr", "momentum"), ("v",)
+    v: dict[Any, Array]
+
+    def __init__(
+        self,
+        lr: float = 0.01,
+        momentum: float = 0.9,
+        *,
+        weight_decay: float = 0.0,
+        clip_value: float | None = None,
+        clip_norm: float | None = None,
+    ) -> None:
         self.lr, self.momentum = lr, momentum
-        number("lr", lr, least=0)
-        number("momentum", momentum, least=0, below=1)
-        self.v: dict[str, Array] = {}
+        super().__init__(weight_decay, clip_value, clip_norm)
 
-    def update(self, params: Mapping[str, Array], grads: Mapping[str, npt.ArrayLike]) -> None:
-        """Take a step, in place; arguments and errors as in `SGD.update`."""
-        lr, momentum = (
-            number("lr", self.lr, least=0),
-            number("momentum", self.momentum, least=0, below=1),
+
+class Nesterov(Momentum):
+    """Nesterov's momentum: ``v = momentum * v - lr * grad``, ``param += momentum * v - lr * grad``.
+
+    Parameters
+    ----------
+    lr : float, default 0.01
+        Learning rate, >= 0.
+    momentum : float, default 0.9
+        The share of the velocity that is kept, from 0 to below 1.
+    weight_decay, clip_value, clip_norm : float, optional
+        As at the top of `pynn.optimizers`.
+
+    Attributes
+    ----------
+    v : dict of str to ndarray
+        The velocities, zero to begin with.
+
+    Notes
+    -----
+    The rule of the book's code (``common/optimizer.py``), which writes the step with the old v, as
+    ``momentum**2 * v - (1 + momentum) * lr * grad``; its first version took the new v there, by
+    mistake. Keras' rule too; PyTorch's differs only when lr changes on the way. Source: Bengio,
+    Boulanger-Lewandowski and Pascanu (2013), Advances in optimizing recurrent networks.
+
+    Examples
+    --------
+    >>> import numpy as np, pynn
+    >>> params, grads = {"w": np.array([1.0])}, {"w": np.array([1.0])}
+    >>> pynn.optimizers.Nesterov(lr=0.5).update(params, grads)
+    >>> params["w"].round(4)
+    array([0.05])
+    """
+
+    _rule = "nesterov"
+
+
+class AdaGrad(Optimizer):
+    """AdaGrad: ``h += grad**2``, then ``param -= lr * grad / (sqrt(h) + eps)``.
+
+    Parameters
+    ----------
+    lr : float, default 0.01
+        Learning rate, >= 0.
+    eps : float, default 1e-7
+        Keeps the quotient finite, >= 0.
+    weight_decay, clip_value, clip_norm : float, optional
+        As at the top of `pynn.optimizers`.
+
+    Attributes
+    ----------
+    h : dict of str to ndarray
+        The sums of the squared gradients, zero to begin with.
+
+    Notes
+    -----
+    The book's class (section 6.1.5). PyTorch's eps is 1e-10. Source: Duchi, Hazan and Singer
+    (2011), Adaptive subgradient methods.
+
+    Examples
+    --------
+    >>> import numpy as np, pynn
+    >>> params, grads = {"w": np.array([1.0])}, {"w": np.array([1.0])}
+    >>> pynn.optimizers.AdaGrad(lr=0.5).update(params, grads)
+    >>> params["w"].round(4)
+    array([0.5])
+    """
+
+    _rule, _hyperparameters, _states = "adagrad", ("lr", "eps"), ("h",)
+    h: dict[Any, Array]
+
+    def __init__(
+        self,
+        lr: float = 0.01,
+        eps: float = 1e-7,
+        *,
+        weight_decay: float = 0.0,
+        clip_value: float | None = None,
+        clip_norm: float | None = None,
+    ) -> None:
+        self.lr, self.eps = lr, eps
+        super().__init__(weight_decay, clip_value, clip_norm)
+
+
+class RMSprop(Optimizer):
+    """RMSprop: ``h = d * h + (1 - d) * grad**2``, then ``param -= lr * grad / (sqrt(h) + eps)``.
+
+    Parameters
+    ----------
+    lr : float, default 0.01
+        Learning rate, >= 0.
+    decay_rate : float, default 0.99
+        d, the share of the mean square that is kept, from 0 to below 1.
+    eps : float, default 1e-7
+        Keeps the quotient finite, >= 0.
+    weight_decay, clip_value, clip_norm : float, optional
+        As at the top of `pynn.optimizers`.
+
+    Attributes
+    ----------
+    h : dict of str to ndarray
+        The running means of the squared gradients, zero to begin with.
+
+    Notes
+    -----
+    The class of the book's code (``common/optimizer.py``). PyTorch calls decay_rate alpha, and its
+    eps is 1e-8; Keras' decay, rho, is 0.9, its lr 0.001, and its eps stands under the root. Source:
+    Tieleman and Hinton (2012), lecture 6.5.
+
+    Examples
+    --------
+    >>> import numpy as np, pynn
+    >>> params, grads = {"w": np.array([1.0])}, {"w": np.array([1.0])}
+    >>> pynn.optimizers.RMSprop(lr=0.1).update(params, grads)
+    >>> params["w"].round(4)
+    array([0.])
+    """
+
+    _rule, _hyperparameters, _states = "rmsprop", ("lr", "decay_rate", "eps"), ("h",)
+    h: dict[Any, Array]
+
+    def __init__(
+        self,
+        lr: float = 0.01,
+        decay_rate: float = 0.99,
+        eps: float = 1e-7,
+        *,
+        weight_decay: float = 0.0,
+        clip_value: float | None = None,
+        clip_norm: float | None = None,
+    ) -> None:
+        self.lr, self.decay_rate, self.eps = lr, decay_rate, eps
+        super().__init__(weight_decay, clip_value, clip_norm)
+
+
+class Adam(Optimizer):
+    """Adam: ``param -= rate * m / (sqrt(v) + eps)`` with running means m and v of grad and grad**2.
+
+    Parameters
+    ----------
+    lr : float, default 0.001
+        Learning rate, >= 0.
+    beta1, beta2 : float, default 0.9 and 0.999
+        The shares of the running means that are kept, from 0 to below 1.
+    eps : float, default 1e-7
+        Keeps the quotient finite, >= 0.
+    weight_decay, clip_value, clip_norm : float, optional
+        As at the top of `pynn.optimizers`; the decay is L2, that of `AdamW` is decoupled.
+
+    Attributes
+    ----------
+    m, v : dict of str to ndarray
+        The running means, zero to begin with.
+
+    Notes
+    -----
+    The book's class (section 6.1.6): ``m += (1 - beta1) * (grad - m)``, ``v += (1 - beta2) *
+    (grad**2 - v)``, and ``rate = lr * sqrt(1 - beta2**t) / (1 - beta1**t)`` at step t. So eps is
+    added before the correction of v, as in section 2 of Kingma and Ba (2015), Adam, and in Keras;
+    PyTorch and Optax add theirs, 1e-8, after it: theirs is ours divided by ``sqrt(1 - beta2**t)``.
+    Powers are products by squaring, so that they have the same bits everywhere.
+
+    Examples
+    --------
+    >>> import numpy as np, pynn
+    >>> params, grads = {"w": np.array([1.0])}, {"w": np.array([1.0])}
+    >>> pynn.optimizers.Adam(lr=0.5).update(params, grads)
+    >>> params["w"].round(4)
+    array([0.5])
+    """
+
+    _rule = "adam"
+    _hyperparameters, _states = ("lr", "beta1", "beta2", "eps"), ("m", "v")
+    m: dict[Any, Array]
+    v: dict[Any, Array]
+
+    def __init__(
+        self,
+        lr: float = 0.001,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-7,
+        *,
+        weight_decay: float = 0.0,
+        clip_value: float | None = None,
+        clip_norm: float | None = None,
+    ) -> None:
+        self.lr, self.beta1, self.beta2, self.eps = lr, beta1, beta2, eps
+        super().__init__(weight_decay, clip_value, clip_norm)
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay: ``param *= 1 - lr * weight_decay``, then a step of `Adam`.
+
+    Parameters
+    ----------
+    lr : float, default 0.001
+        Learning rate, >= 0.
+    beta1, beta2 : float, default 0.9 and 0.999
+        The shares of the running means that are kept, from 0 to below 1.
+    eps : float, default 1e-7
+        Keeps the quotient finite, >= 0.
+    weight_decay : float, default 0.01
+        Strength of the decay, >= 0.
+    clip_value, clip_norm : float, optional
+        As at the top of `pynn.optimizers`.
+
+    Attributes
+    ----------
+    m, v : dict of str to ndarray
+        The running means, zero to begin with.
+
+    Notes
+    -----
+    As PyTorch's AdamW, but for eps, as in `Adam`; Keras' and Optax' default decay is 0.004 and
+    1e-4. The book has none. Source: Loshchilov and Hutter (2019), Decoupled weight decay
+    regularization.
+
+    Examples
+    --------
+    >>> import numpy as np, pynn
+    >>> params, grads = {"w": np.array([1.0])}, {"w": np.array([1.0])}
+    >>> pynn.optimizers.AdamW(lr=0.5, weight_decay=0.1).update(params, grads)
+    >>> params["w"].round(4)
+    array([0.45])
+    """
+
+    _decoupled = True
+
+    def __init__(
+        self,
+        lr: float = 0.001,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-7,
+        *,
+        weight_decay: float = 0.01,
+        clip_value: float | None = None,
+        clip_norm: float | None = None,
+    ) -> None:
+        super().__init__(
+            lr,
+            beta1,
+            beta2,
+            eps,
+            weight_decay=weight_decay,
+            clip_value=clip_value,
+            clip_norm=clip_norm,
         )
-        pairs = list(_pairs(params, grads))
-        for key, param, _ in pairs:
-            if key not in self.v:
-                self.v[key] = np.zeros_like(param)
-            elif self.v[key].shape != param.shape:
-                raise ValueError(
-                    f"params[{key!r}] had shape {self.v[key].shape} before; got {param.shape}"
-                )
-        for key, param, grad in pairs:
-            v = self.v[key]
-            v *= momentum
-            v -= lr * grad
-            param += v
-
-
-def _pairs(
-    params: Mapping[str, Array], grads: Mapping[str, npt.ArrayLike]
-) -> Iterator[tuple[str, Array, Array]]:
-    """Yield each parameter, checked, with its gradient."""
-    if not isinstance(params, Mapping) or not isinstance(grads, Mapping):
-        got = f"{type(params).__name__} and {type(grads).__name__}"
-        raise TypeError(f"params and grads must be dicts; got {got}")
-    for key, param in params.items():
-        if not isinstance(param, np.ndarray) or param.dtype.kind != "f":
-            got = (
-                f"an array of {param.dtype}"
-                if isinstance(param, np.ndarray)
-                else type(param).__name__
-            )
-            raise TypeError(
-                f"params[{key!r}] must be a floating-point array, to be changed in place; got {got}"
-            )
-        if not param.flags.writeable:
-            raise ValueError(f"params[{key!r}] must be writable; got a read-only array")
-        if key not in grads:
-            raise ValueError(f"grads must have every key of params; got no {key!r}")
-        grad = np.asarray(grads[key])
-        if grad.shape != param.shape:
-            raise ValueError(f"grads[{key!r}] must have shape {param.shape}; got {grad.shape}")
-        if grad.dtype.kind not in "fiub":
-            raise TypeError(f"grads[{key!r}] must be real numbers; got an array of {grad.dtype}")
-        yield key, param, grad

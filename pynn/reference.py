@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._checks import assign
+from ._checks import assign, number
 from .activations import Activation
 
 __all__ = [
@@ -672,6 +672,316 @@ def _activation(name: str | None) -> Activation | None:
             f"activation must be None or one of {', '.join(ACTIVATIONS)}; got {name!r}"
         )
     return None if name is None else ACTIVATIONS[name]
+
+
+# ---- Losses --------------------------------------------------------------------------------------
+
+
+def softmax_loss(x: npt.ArrayLike, t: npt.ArrayLike) -> tuple[float, Array, Array]:
+    """Return the mean cross-entropy of softmax(x) with labels, softmax(x), and the labels."""
+    (x,) = _floats(x)
+    t = _labels(t, x.shape)
+    rows = x.reshape(t.size, -1).astype(np.float64)
+    with np.errstate(all="ignore"):
+        shifted = rows - rows.max(axis=1, keepdims=True)
+        losses = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(t.size), t.ravel()]
+    return float(losses.mean()), softmax(x), t
+
+
+def softmax_loss_backward(y: npt.ArrayLike, t: npt.ArrayLike, scale: float) -> Array:
+    """Return scale * (y - one-hot t)."""
+    (y,) = _floats(y)
+    t = _labels(t, y.shape)
+    dx = y.copy()
+    dx.reshape(t.size, -1)[np.arange(t.size), t.ravel()] -= 1
+    return np.asarray(dx * scale)
+
+
+def _labels(t: npt.ArrayLike, shape: tuple[int, ...]) -> Array:
+    t = np.asarray(t)
+    if not shape or shape[-1] == 0:
+        raise ValueError(f"x must have shape (classes,) or (m, classes); got {shape}")
+    if t.shape != shape[:-1]:
+        raise ValueError(f"t must have shape {shape[:-1]}, or one-hot {shape}; got {t.shape}")
+    if t.dtype.kind not in "iu":
+        raise TypeError(f"t must be integer labels or one-hot rows; got labels of dtype {t.dtype}")
+    if t.size == 0:
+        raise ValueError(f"x must have rows to have a mean loss; got shape {shape}")
+    if t.min() < 0 or t.max() >= shape[-1]:
+        raise ValueError(f"t must be from 0 to {shape[-1] - 1}; got {t.min()} to {t.max()}")
+    return t.astype(np.intp)
+
+
+# name -> the loss of an element, and its slope by x; c is a parameter
+_LOSSES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "half_squared_error": (lambda x, t, c: (x - t) ** 2 / 2, lambda x, t, c: x - t),
+    "huber": (
+        lambda x, t, c: np.where(np.abs(x - t) > c, c * (np.abs(x - t) - c / 2), (x - t) ** 2 / 2),
+        lambda x, t, c: np.clip(x - t, -c, c),
+    ),
+    "sigmoid_cross_entropy": (
+        lambda x, t, c: np.maximum(x, 0) - x * t + np.log1p(np.exp(-np.abs(x))),
+        lambda x, t, c: _sigmoid(x) - t,
+    ),
+    "binary_cross_entropy": (
+        lambda x, t, c: -(t * np.log(x + c) + (1 - t) * np.log(1 - x + c)),
+        lambda x, t, c: (1 - t) / (1 - x + c) - t / (x + c),
+    ),
+    "cross_entropy": (lambda x, t, c: -t * np.log(x + c), lambda x, t, c: -t / (x + c)),
+}
+
+
+def loss(name: str, x: npt.ArrayLike, t: npt.ArrayLike, parameter: float = 0.0) -> float:
+    """Return the sum of an elementwise loss of x with targets t."""
+    x, t = _floats(x, t)
+    _check_shape("t", t, x.shape)
+    with np.errstate(all="ignore"):
+        return float(np.sum(_LOSSES[name][0](x, t, parameter), dtype=np.float64))
+
+
+def loss_backward(
+    name: str, x: npt.ArrayLike, t: npt.ArrayLike, scale: float = 1.0, parameter: float = 0.0
+) -> Array:
+    """Return scale times the slope of an elementwise loss by x."""
+    x, t = _floats(x, t)
+    _check_shape("t", t, x.shape)
+    with np.errstate(all="ignore"):
+        return np.asarray(scale * _LOSSES[name][1](x, t, parameter), x.dtype)
+
+
+# ---- Dropout and normalizations ------------------------------------------------------------------
+
+
+def dropout(x: npt.ArrayLike, key: int, start: int, ratio: float, scale: float = 1.0) -> Array:
+    """Return scale * x where numbers start, start + 1, ... of a stream are above ratio, else 0."""
+    (x,) = _floats(x)
+    uniform = np.empty(x.shape, np.float32)
+    fill(uniform, "uniform", key, 0.0, 1.0, start=start)
+    return np.asarray(np.where(uniform > np.float32(ratio), x * scale, 0), x.dtype)
+
+
+def batch_normalization(
+    x: npt.ArrayLike,
+    gamma: npt.ArrayLike,
+    beta: npt.ArrayLike,
+    mean: npt.ArrayLike | None,
+    variance: npt.ArrayLike | None,
+    eps: float,
+) -> tuple[Array, Array, Array]:
+    """Return gamma (x - mean) / sqrt(variance + eps) + beta by feature, mean and variance."""
+    x, gamma, beta = _with_features(x, gamma, beta)
+    if mean is None or variance is None:
+        rows = x.reshape(-1, x.shape[-1]).astype(np.float64)
+        if not len(rows):
+            raise ValueError(f"x must have rows to take the mean of; got shape {x.shape}")
+        mean, variance = rows.mean(axis=0), rows.var(axis=0)
+    mean, variance = np.asarray(mean, np.float64), np.asarray(variance, np.float64)
+    y: Array = (x - mean) / np.sqrt(variance + eps) * gamma + beta
+    return y.astype(x.dtype), mean, variance
+
+
+def batch_normalization_backward(
+    dy: npt.ArrayLike,
+    x: npt.ArrayLike,
+    gamma: npt.ArrayLike,
+    mean: Array,
+    variance: Array,
+    eps: float,
+    fixed: bool,
+) -> tuple[Array, Array, Array]:
+    """Return the gradients dx, dgamma and dbeta; fixed: mean and variance are not those of x."""
+    x, gamma, gradient = _with_features(x, gamma, like_x=dy)
+    scale = 1 / np.sqrt(variance + eps)
+    normalized, g = (x - mean) * scale, gradient.astype(np.float64)
+    axes = tuple(range(x.ndim - 1))
+    dbeta, dgamma = g.sum(axis=axes), (g * normalized).sum(axis=axes)
+    if not fixed:
+        g = g - (dbeta + normalized * dgamma) / max(1, x.size // x.shape[-1])
+    dx: Array = g * gamma * scale
+    return dx.astype(x.dtype), dgamma.astype(x.dtype), dbeta.astype(x.dtype)
+
+
+def layer_normalization(
+    x: npt.ArrayLike,
+    gamma: npt.ArrayLike,
+    beta: npt.ArrayLike | None,
+    eps: float,
+    centered: bool,
+) -> tuple[Array, Array, Array]:
+    """Return the same by row; not centered, mean is 0 and variance the mean square."""
+    x, gamma, beta = _with_features(x, gamma, np.zeros_like(gamma) if beta is None else beta)
+    wide = x.astype(np.float64)
+    mean = wide.mean(axis=-1) if centered else np.zeros(x.shape[:-1])
+    variance = ((wide - mean[..., None]) ** 2).mean(axis=-1)
+    y: Array = (wide - mean[..., None]) / np.sqrt(variance + eps)[..., None] * gamma + beta
+    return y.astype(x.dtype), mean.ravel(), variance.ravel()
+
+
+def layer_normalization_backward(
+    dy: npt.ArrayLike,
+    x: npt.ArrayLike,
+    gamma: npt.ArrayLike,
+    mean: Array,
+    variance: Array,
+    eps: float,
+    centered: bool,
+) -> tuple[Array, Array, Array]:
+    """Return the gradients dx, dgamma and dbeta."""
+    x, gamma, gradient = _with_features(x, gamma, like_x=dy)
+    scale = 1 / np.sqrt(variance + eps).reshape(*x.shape[:-1], 1)
+    normalized, g = (x - mean.reshape(scale.shape)) * scale, gradient.astype(np.float64)
+    axes = tuple(range(x.ndim - 1))
+    dbeta, dgamma = g.sum(axis=axes), (g * normalized).sum(axis=axes)
+    g = g * gamma
+    rest = normalized * (g * normalized).mean(axis=-1, keepdims=True)
+    dx = (g - (g.mean(axis=-1, keepdims=True) if centered else 0) - rest) * scale
+    return dx.astype(x.dtype), dgamma.astype(x.dtype), dbeta.astype(x.dtype)
+
+
+def _with_features(
+    x: npt.ArrayLike, *per_feature: npt.ArrayLike, like_x: npt.ArrayLike | None = None
+) -> list[Array]:
+    operands = [x, *per_feature, *([] if like_x is None else [like_x])]
+    arrays = _floats(*operands)
+    if arrays[0].ndim < 1:
+        raise ValueError(f"x must have shape (..., features); got {arrays[0].shape}")
+    for array in arrays[1 : 1 + len(per_feature)]:
+        _check_shape("gamma and beta", array, arrays[0].shape[-1:])
+    if like_x is not None:
+        _check_shape("dy", arrays[-1], arrays[0].shape)
+    return arrays
+
+
+# ---- Optimizers ----------------------------------------------------------------------------------
+
+
+def update(
+    optimizer: str,
+    params: Mapping[Any, Array],
+    grads: Mapping[Any, npt.ArrayLike],
+    states: tuple[dict[Any, Array], ...],
+    step: int,
+    hyperparameters: tuple[float, ...],
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+    clip_value: float | None = None,
+    clip_norm: float | None = None,
+) -> None:
+    """Take a step of an optimizer, in place; missing states start at zero."""
+    rule, names = _OPTIMIZERS[optimizer]
+    checked = {
+        name: number(name, h, least=0, below=math.inf if name in ("lr", "eps") else 1)
+        for name, h in zip(names, hyperparameters)
+    }
+    decay = number("weight_decay", weight_decay, least=0)
+    for name, bound in (("clip_value", clip_value), ("clip_norm", clip_norm)):
+        if bound is not None:
+            number(name, bound, least=0)
+    triples = [(k, p, _gradient_of(k, p, grads)) for k, p in _parameters(params)]
+    for key, param, _ in triples:
+        for state in states:
+            known = state.get(key)
+            if known is not None and known.shape != param.shape:
+                raise ValueError(
+                    f"params[{key!r}] had shape {known.shape} before; got {param.shape}"
+                )
+    shrink = 1.0
+    if clip_norm is not None:
+        squares = sum(float(np.sum(np.square(g, dtype=np.float64))) for _, _, g in triples)
+        shrink = clip_norm / math.sqrt(squares) if math.sqrt(squares) > clip_norm else 1.0
+    for key, param, grad in triples:
+        s = [state.setdefault(key, np.zeros_like(param)) for state in states]
+        g = grad * shrink
+        if clip_value is not None:
+            g = np.clip(g, -clip_value, clip_value)
+        if decoupled:
+            param *= 1 - checked["lr"] * decay
+        elif decay:
+            g = g + decay * param
+        rule(param, g, s, step, **checked)
+
+
+def _parameters(params: Mapping[Any, Array]) -> list[tuple[Any, Array]]:
+    if not isinstance(params, Mapping):
+        raise TypeError(f"params and grads must be dicts; got a {type(params).__name__} for params")
+    for key, param in params.items():
+        wanted = f"params[{key!r}] must be a float32 or float64 array, to be changed in place"
+        if not isinstance(param, np.ndarray):
+            raise TypeError(f"{wanted}; got {type(param).__name__}")
+        if param.dtype not in (np.float32, np.float64):
+            raise TypeError(f"{wanted}; got an array of {param.dtype!r}")
+        if not param.flags.writeable:
+            raise ValueError(f"params[{key!r}] must be writable; got a read-only array")
+    return list(params.items())
+
+
+def _gradient_of(key: Any, param: Array, grads: Mapping[Any, npt.ArrayLike]) -> Array:
+    if not isinstance(grads, Mapping):
+        raise TypeError(f"params and grads must be dicts; got a {type(grads).__name__} for grads")
+    if key not in grads:
+        raise ValueError(f"grads must have every key of params; got no {key!r}")
+    grad = np.asarray(grads[key])
+    if grad.shape != param.shape:
+        raise ValueError(f"grads[{key!r}] must have shape {param.shape}; got {grad.shape}")
+    if grad.dtype.kind not in "fiub":
+        raise TypeError(f"grads[{key!r}] must be real numbers; got an array of {grad.dtype}")
+    return grad.astype(param.dtype)
+
+
+def _sgd(p: Array, g: Array, s: list[Array], step: int, lr: float) -> None:
+    p -= lr * g
+
+
+def _momentum(p: Array, g: Array, s: list[Array], step: int, lr: float, momentum: float) -> None:
+    s[0] *= momentum
+    s[0] -= lr * g
+    p += s[0]
+
+
+def _nesterov(p: Array, g: Array, s: list[Array], step: int, lr: float, momentum: float) -> None:
+    s[0] *= momentum
+    s[0] -= lr * g
+    p += momentum * s[0] - lr * g
+
+
+def _adagrad(p: Array, g: Array, s: list[Array], step: int, lr: float, eps: float) -> None:
+    s[0] += g * g
+    p -= lr * g / (np.sqrt(s[0]) + eps)
+
+
+def _rmsprop(
+    p: Array, g: Array, s: list[Array], step: int, lr: float, decay_rate: float, eps: float
+) -> None:
+    s[0] *= decay_rate
+    s[0] += (1 - decay_rate) * g * g
+    p -= lr * g / (np.sqrt(s[0]) + eps)
+
+
+def _adam(
+    p: Array,
+    g: Array,
+    s: list[Array],
+    step: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+) -> None:
+    rate = lr * math.sqrt(1 - beta2**step) / (1 - beta1**step)
+    s[0] += (1 - beta1) * (g - s[0])
+    s[1] += (1 - beta2) * (g * g - s[1])
+    p -= rate * s[0] / (np.sqrt(s[1]) + eps)
+
+
+# name -> the rule, and the names of its hyperparameters
+_OPTIMIZERS: dict[str, tuple[Callable[..., None], tuple[str, ...]]] = {
+    "sgd": (_sgd, ("lr",)),
+    "momentum": (_momentum, ("lr", "momentum")),
+    "nesterov": (_nesterov, ("lr", "momentum")),
+    "adagrad": (_adagrad, ("lr", "eps")),
+    "rmsprop": (_rmsprop, ("lr", "decay_rate", "eps")),
+    "adam": (_adam, ("lr", "beta1", "beta2", "eps")),
+}
 
 
 # ---- Random numbers ------------------------------------------------------------------------------

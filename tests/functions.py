@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
+
 import pynn
 
 
@@ -61,6 +63,38 @@ def _functions():
 
     operands = {"dy": (4, 5), "x": (4, "n"), "w": ("n", 5), "y": (4, 5)}
     yield Function("affine_backward over n", tanh_backward, operands, None, slices=False)
+
+    def batch_normalization(x, gamma, beta):
+        return pynn.layers.BatchNormalization(gamma, beta).forward(x)
+
+    def layer_normalization(x, gamma, beta):
+        return pynn.layers.LayerNormalization(gamma, beta).forward(x)
+
+    def rms_backward(x, dout, gamma):
+        layer = pynn.layers.RMSNormalization(gamma)
+        layer.forward(x)
+        return layer.backward(dout), layer.dgamma
+
+    operands = {"x": (4, "n"), "gamma": ("n",), "beta": ("n",)}
+    yield Function("batch_normalization", batch_normalization, operands, None)
+    yield Function("layer_normalization", layer_normalization, operands, None, slices=False)
+    operands = {"x": (4, "n"), "dout": (4, "n"), "gamma": ("n",)}
+    yield Function("rms_normalization backward", rms_backward, operands, None, slices=False)
+
+    def squared_error(y, t):
+        return np.asarray(pynn.losses.sum_squared_error(y, t))
+
+    def sigmoid_slope(x, t):
+        return pynn._core.loss_backward("sigmoid_cross_entropy", x, t)
+
+    operands = {"y": (4, "n"), "t": (4, "n")}
+    yield Function("sum_squared_error", squared_error, operands, None, slices=False)
+    yield Function("sigmoid_cross_entropy slope", sigmoid_slope, operands, None)
+
+    def dropout(x):
+        return pynn.layers.Dropout(0.5, rng=0).forward(x)
+
+    yield Function("dropout", dropout, {"x": ("n",)}, None, slices=False)
 
 
 FUNCTIONS = {f.name: f for f in _functions()}

@@ -80,6 +80,10 @@ class WithoutGil {
 void bind_activations(py::module_ &module);
 void bind_affine(py::module_ &module);
 void bind_capi(py::module_ &module);
+void bind_losses(py::module_ &module);
+void bind_network(py::module_ &module);
+void bind_normalizations(py::module_ &module);
+void bind_optimizers(py::module_ &module);
 void bind_random(py::module_ &module);
 void bind_runtime(py::module_ &module);
 

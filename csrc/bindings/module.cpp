@@ -162,4 +162,8 @@ PYBIND11_MODULE(_core, module) {
     pynn::bind_affine(module);
     pynn::bind_random(module);
     pynn::bind_capi(module);
+    pynn::bind_losses(module);
+    pynn::bind_normalizations(module);
+    pynn::bind_optimizers(module);
+    pynn::bind_network(module);
 }

@@ -25,6 +25,18 @@ template <> struct PartialSums<float> {
             sum[j] += convert<vec<double>>(x) * convert<vec<double>>(y);
         }
     }
+    // a block of 16 terms
+    PYNN_INLINE void add(const vec<float> *block) {
+        constexpr auto lanes = std::make_index_sequence<width<float> / 2>();
+        for (std::size_t j = 0; j < vectors / 2; ++j) {
+            sum[2 * j] += convert<vec<double>>(half_of<0>(block[j], lanes));
+            sum[2 * j + 1] += convert<vec<double>>(half_of<1>(block[j], lanes));
+        }
+    }
+    template <std::size_t Second, std::size_t... I>
+    static PYNN_INLINE Half half_of(vec<float> v, std::index_sequence<I...>) {
+        return __builtin_shufflevector(v, v, (I + Second * sizeof...(I))...);
+    }
     PYNN_INLINE void total(double *high, double *low) const {
         double s[partial_results];
         for (std::size_t j = 0; j < vectors; ++j) store(s + j * width<double>, sum[j]);
@@ -47,6 +59,14 @@ template <> struct PartialSums<double> {
             Parts<V> s = two_sum(sum[j], product);
             sum[j] = s.high;
             error[j] += s.low + fma(x, y, -product);
+        }
+    }
+    // a block of 16 terms
+    PYNN_INLINE void add(const vec<double> *block) {
+        for (std::size_t j = 0; j < vectors; ++j) {
+            Parts<vec<double>> s = two_sum(sum[j], block[j]);
+            sum[j] = s.high;
+            error[j] += s.low;
         }
     }
     PYNN_INLINE void total(double *high, double *low) const {
@@ -84,58 +104,97 @@ template <class V> PYNN_INLINE V exp_of_difference(V x, V greatest) {
     return (e.scale + e.scale * (e.expm1.high + e.expm1.low)) * e.rest;
 }
 
-template <class T> void softmax_row(const T *x, T *y, std::size_t n) {
+template <class T> struct SoftmaxSum {
+    T greatest;
+    double total; // of exp(x - greatest)
+};
+
+// 16 elements in registers: the first so many of p, then padding.
+template <class T> struct Block {
     using V = vec<T>;
-    constexpr std::size_t vectors = partial_results / width<T> > 0 ? partial_results / width<T> : 1;
-    if (n == 0) return;
-    T greatest = x[0];
-    {
-        V m[vectors];
-        for (std::size_t j = 0; j < vectors; ++j) m[j] = splat<V>(greatest);
-        for_blocks<T>(n, [&](std::size_t i, std::size_t lanes) __attribute__((always_inline)) {
-            T buffer[partial_results];
-            const T *block = x + i;
-            if (lanes < partial_results) copy_padded(x + i, lanes, greatest, buffer), block = buffer;
-            for (std::size_t j = 0; j < vectors; ++j) {
-                V v = load<V>(block + j * width<T>);
-                m[j] = select(v > m[j], v, m[j]);
-            }
-        });
-        T lanes[partial_results];
-        for (std::size_t j = 0; j < vectors; ++j) store(lanes + j * width<T>, m[j]);
-        for (T value : lanes)
-            if (!(value <= greatest)) greatest = value;
-    }
-    PartialSums<T> sums;
-    T ones[partial_results];
-    for (T &one : ones) one = 1;
-    for_blocks<T>(n, [&](std::size_t i, std::size_t lanes) __attribute__((always_inline)) {
-        T buffer[partial_results];
-        bool partial = lanes < partial_results;
-        if (partial) copy_padded(x + i, lanes, -static_cast<T>(__builtin_inf()), buffer);
-        const T *block = partial ? buffer : x + i;
-        T *result = partial ? buffer : y + i;
-        for (std::size_t j = 0; j < vectors; ++j)
-            store(result + j * width<T>, exp_of_difference(load<V>(block + j * width<T>), splat<V>(greatest)));
-        sums.add_products(result, ones);
-        if (partial) __builtin_memcpy(y + i, buffer, lanes * sizeof(T));
-    });
-    double total, total_low;
-    sums.total(&total, &total_low);
-    V divisor = splat<V>(static_cast<T>(total));
-    V divisor_low = splat<V>(static_cast<T>((total - static_cast<double>(static_cast<T>(total))) + total_low));
-    for_blocks<T>(n, [&](std::size_t i, std::size_t lanes) __attribute__((always_inline)) {
-        T buffer[partial_results];
-        bool partial = lanes < partial_results;
-        if (partial) copy_padded(y + i, lanes, T(0), buffer);
-        T *block = partial ? buffer : y + i;
+    static constexpr std::size_t vectors = partial_results / width<T>;
+    V v[vectors];
+
+    PYNN_INLINE Block(const T *p, std::size_t lanes, T padding) {
         for (std::size_t j = 0; j < vectors; ++j) {
-            Parts<V> q = quotient<V>({load<V>(block + j * width<T>), V{}}, {divisor, divisor_low});
-            store(block + j * width<T>, q.high + q.low);
+            const std::size_t at = j * width<T>;
+            if (lanes >= at + width<T>)
+                v[j] = load<V>(p + at);
+            else
+                v[j] = lanes > at ? load_first<V>(p + at, lanes - at, padding) : splat<V>(padding);
         }
-        if (partial) __builtin_memcpy(y + i, buffer, lanes * sizeof(T));
-    });
+    }
+    PYNN_INLINE void store_to(T *p, std::size_t lanes) const {
+        for (std::size_t j = 0; j < vectors; ++j) {
+            const std::size_t at = j * width<T>;
+            if (lanes >= at + width<T>)
+                store(p + at, v[j]);
+            else if (lanes > at)
+                store_first(p + at, v[j], lanes - at);
+        }
+    }
+    PYNN_INLINE void keep_greatest(const Block &other) {
+        for (std::size_t j = 0; j < vectors; ++j) v[j] = select(other.v[j] > v[j], other.v[j], v[j]);
+    }
+    PYNN_INLINE T greatest() const {
+        T lanes[partial_results];
+        for (std::size_t j = 0; j < vectors; ++j) store(lanes + j * width<T>, v[j]);
+        for (std::size_t half = partial_results / 2; half > 0; half /= 2)
+            for (std::size_t j = 0; j < half; ++j) lanes[j] = lanes[j + half] > lanes[j] ? lanes[j + half] : lanes[j];
+        return lanes[0];
+    }
+    PYNN_INLINE void to_exp(V greatest) {
+        for (std::size_t j = 0; j < vectors; ++j) v[j] = exp_of_difference(v[j], greatest);
+    }
+    PYNN_INLINE void divide(Parts<V> divisor) {
+        for (std::size_t j = 0; j < vectors; ++j) {
+            Parts<V> q = quotient<V>({v[j], V{}}, divisor);
+            v[j] = q.high + q.low;
+        }
+    }
+};
+
+template <class T> PYNN_INLINE Parts<vec<T>> softmax_divisor(double total, double total_low) {
+    const T high = static_cast<T>(total);
+    return {splat<vec<T>>(high), splat<vec<T>>(static_cast<T>((total - static_cast<double>(high)) + total_low))};
 }
+
+template <class T> PYNN_INLINE SoftmaxSum<T> softmax_row_sum(const T *x, T *y, std::size_t n) {
+    if (n == 0) return {};
+    constexpr T lowest = -static_cast<T>(__builtin_inf());
+    PartialSums<T> sums;
+    double total, total_low;
+    if (n <= partial_results) { // all in registers
+        Block<T> block(x, n, lowest);
+        const T greatest = block.greatest();
+        block.to_exp(splat<vec<T>>(greatest));
+        sums.add(block.v);
+        sums.total(&total, &total_low);
+        block.divide(softmax_divisor<T>(total, total_low));
+        block.store_to(y, n);
+        return {greatest, total};
+    }
+    Block<T> most(x, n, lowest);
+    for_blocks<T>(n, [&](std::size_t i, std::size_t lanes)
+                         __attribute__((always_inline)) { most.keep_greatest(Block<T>(x + i, lanes, lowest)); });
+    const T greatest = most.greatest();
+    for_blocks<T>(n, [&](std::size_t i, std::size_t lanes) __attribute__((always_inline)) {
+        Block<T> block(x + i, lanes, lowest);
+        block.to_exp(splat<vec<T>>(greatest));
+        sums.add(block.v);
+        block.store_to(y + i, lanes);
+    });
+    sums.total(&total, &total_low);
+    const Parts<vec<T>> divisor = softmax_divisor<T>(total, total_low);
+    for_blocks<T>(n, [&](std::size_t i, std::size_t lanes) __attribute__((always_inline)) {
+        Block<T> block(y + i, lanes, 0);
+        block.divide(divisor);
+        block.store_to(y + i, lanes);
+    });
+    return {greatest, total};
+}
+
+template <class T> void softmax_row(const T *x, T *y, std::size_t n) { softmax_row_sum(x, y, n); }
 
 template <class T> void softmax_backward_row(const T *dy, const T *y, T *dx, std::size_t n) {
     using V = vec<T>;

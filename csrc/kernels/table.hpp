@@ -7,7 +7,11 @@
 #include "distributions.hpp"
 #include "kernels/affine.hpp"
 #include "kernels/elementwise.hpp"
+#include "kernels/losses.hpp"
+#include "kernels/normalizations.hpp"
+#include "kernels/optimizers.hpp"
 #include "kernels/softmax.hpp"
+#include "kernels/sums.hpp"
 
 namespace pynn::PYNN_ISA {
 namespace {
@@ -15,6 +19,9 @@ namespace {
 #define PYNN_FORWARD(name, ...) forward_loop<PYNN_ISA::name, T>,
 #define PYNN_BACKWARD(name, ...) backward_loop<PYNN_ISA::name, T>,
 #define PYNN_FILL(name, ...) fill_loop<PYNN_ISA::name, Same<T>>,
+#define PYNN_UPDATE(name, ...) update_loop<PYNN_ISA::name, T>,
+#define PYNN_LOSS(name, ...) loss_loop<PYNN_ISA::name, T>,
+#define PYNN_LOSS_SLOPE(name, ...) loss_slope_loop<PYNN_ISA::name, T>,
 template <class T>
 constexpr Kernels<T> kernels = {
     {PYNN_ACTIVATIONS(PYNN_FORWARD)},
@@ -32,10 +39,27 @@ constexpr Kernels<T> kernels = {
     pack_rows<T>,
     column_sums<T>,
     pack_panels<T>,
+    {PYNN_OPTIMIZERS(PYNN_UPDATE)},
+    sum_of_squares<T>,
+    {PYNN_LOSSES(PYNN_LOSS)},
+    {PYNN_LOSSES(PYNN_LOSS_SLOPE)},
+    softmax_loss_rows<T>,
+    add_scaled_loop<T>,
+    scale_loop<T>,
+    drop_loop<T>,
+    column_moments<T>,
+    row_moments<T>,
+    normalize<T>,
+    normalized_sums<T>,
+    normalize_columns_backward<T>,
+    normalize_rows_backward<T>,
 };
 #undef PYNN_FORWARD
 #undef PYNN_BACKWARD
 #undef PYNN_FILL
+#undef PYNN_UPDATE
+#undef PYNN_LOSS
+#undef PYNN_LOSS_SLOPE
 
 } // namespace
 } // namespace pynn::PYNN_ISA
@@ -55,6 +79,7 @@ constexpr KernelTable PYNN_PASTE(PYNN_ISA, _table) = {
     PYNN_ISA::kernels<double>,
     {PYNN_DISTRIBUTIONS(PYNN_FILL_BFLOAT16)},
     {PYNN_DISTRIBUTIONS(PYNN_FILL_FLOAT16)},
+    PYNN_ISA::plain_sum<double>,
 };
 #undef PYNN_FILL_BFLOAT16
 #undef PYNN_FILL_FLOAT16

@@ -15,6 +15,10 @@ from .workloads import WORKLOADS
 
 CHOSEN = pynn.get_isa()  # the best, or what PYNN_ISA says
 ROUND = 0.02  # seconds that a round of calls lasts at least
+ADAM_EPS = 1e-7  # the book's
+FIRST_EPS = (
+    ADAM_EPS / 0.001**0.5
+)  # the same in PyTorch's formula, at the first step, which is checked
 
 
 class Pynn:
@@ -55,15 +59,15 @@ class Pynn:
         rng, out = np.random.default_rng(0), np.empty(size, dtype)
         return partial(pynn.random.truncated_normal, rng=rng, out=out)
 
-    def training_step(self, x, t, params, lr):
+    def training_step(self, x, t, params, optimizer, lr):
         sizes = [params[f"W{i}"].shape[1] for i in range(1, len(params) // 2 + 1)]
         net = pynn.networks.MultiLayerNet(x.shape[1], sizes[:-1], sizes[-1])
         for name, value in params.items():
             net.params[name][...] = value
-        sgd = pynn.optimizers.SGD(lr)
+        optimizer = getattr(pynn.optimizers, optimizer)(lr)
 
         def run():
-            sgd.update(net.params, net.gradient(x, t))
+            optimizer.update(net.params, net.gradient(x, t))
             return net.params["W1"]
 
         return run
@@ -97,6 +101,74 @@ class NumPy(Reference):
 
     def truncated_normal(self, size, dtype):
         return None  # NumPy has none
+
+    def training_step(self, x, t, params, optimizer, lr):
+        params = [p.copy() for p in params.values()]
+        layers, rows, update = (
+            len(params) // 2,
+            np.arange(len(x)),
+            {
+                "SGD": self.sgd,
+                "Adam": self.adam,
+            }[optimizer](params, lr),
+        )
+
+        def run():
+            outputs = [x]
+            for i in range(layers):
+                h = outputs[-1] @ params[2 * i]
+                h += params[2 * i + 1]
+                if i < layers - 1:
+                    np.maximum(h, 0, out=h)
+                outputs.append(h)
+            d = outputs.pop()
+            d -= d.max(axis=1, keepdims=True)
+            np.exp(d, out=d)
+            d /= d.sum(axis=1, keepdims=True)
+            d[rows, t] -= 1
+            d /= len(x)
+            grads = []
+            for i in reversed(range(layers)):
+                h = outputs.pop()
+                grads += [d.sum(axis=0), h.T @ d]
+                if i > 0:
+                    d = d @ params[2 * i].T
+                    d *= h > 0
+            update(grads[::-1])
+            return params[0]
+
+        return run
+
+    @staticmethod
+    def sgd(params, lr):
+        def update(grads):
+            for p, g in zip(params, grads):
+                g *= lr
+                p -= g
+
+        return update
+
+    @staticmethod
+    def adam(params, lr):
+        m, v, t = [np.zeros_like(p) for p in params], [np.zeros_like(p) for p in params], 0
+
+        def update(grads):
+            nonlocal t
+            t += 1
+            rate = lr * (1 - 0.999**t) ** 0.5 / (1 - 0.9**t)
+            for p, g, m_p, v_p in zip(params, grads, m, v):
+                m_p += 0.1 * (g - m_p)
+                np.square(g, out=g)
+                g -= v_p
+                g *= 0.001
+                v_p += g
+                np.sqrt(v_p, out=g)
+                g += ADAM_EPS
+                np.divide(m_p, g, out=g)
+                g *= rate
+                p -= g
+
+        return update
 
 
 def own_names(modules, **others):
@@ -175,20 +247,21 @@ class Torch(Framework):
         tensor = self.torch.from_numpy(np.empty(size, dtype))
         return partial(self.torch.nn.init.trunc_normal_, tensor)
 
-    def training_step(self, x, t, params, lr):
+    def training_step(self, x, t, params, optimizer, lr):
         torch, relu = self.torch, self.torch.relu
         x, t = torch.from_numpy(x), torch.from_numpy(t)
         tensors = [torch.from_numpy(p).requires_grad_() for p in params.values()]
-        sgd = torch.optim.SGD(tensors, lr)
+        make = {"SGD": torch.optim.SGD, "Adam": partial(torch.optim.Adam, eps=FIRST_EPS)}[optimizer]
+        optimizer = make(tensors, lr, fused=True)  # faster than its default
 
         def run():
             h = x
             for w, b in zip(tensors[:-2:2], tensors[1:-2:2]):
                 h = relu(torch.addmm(b, h, w))
             loss = torch.nn.functional.cross_entropy(torch.addmm(tensors[-1], h, tensors[-2]), t)
-            sgd.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            sgd.step()
+            optimizer.step()
             return tensors[0].detach()
 
         return run
@@ -237,10 +310,10 @@ class Jax(Framework):
             draw = partial(self.jax.random.truncated_normal, lower=-2.0, upper=2.0, shape=(size,))
             return self.inference(draw, self.jax.random.key(0))
 
-    def training_step(self, x, t, params, lr):
+    def training_step(self, x, t, params, optimizer, lr):
         jax, jnp = self.jax, self.jax.numpy
         x, t = jnp.asarray(x), jnp.asarray(t)
-        params = list(map(jnp.asarray, params.values()))
+        params = [jnp.array(p, copy=True) for p in params.values()]
 
         def loss(params):
             h = x
@@ -249,11 +322,25 @@ class Jax(Framework):
             log_p = jax.nn.log_softmax(h @ params[-2] + params[-1])
             return -jnp.take_along_axis(log_p, t[:, None], 1).mean()
 
-        step = jax.jit(lambda params: [p - lr * g for p, g in zip(params, jax.grad(loss)(params))])
+        def sgd(params, state):
+            return [p - lr * g for p, g in zip(params, jax.grad(loss)(params))], state
+
+        def adam(params, state):
+            m, v, t = state
+            g, t = jax.grad(loss)(params), t + 1
+            m = [m + 0.1 * (g - m) for m, g in zip(m, g)]
+            v = [v + 0.001 * (g * g - v) for v, g in zip(v, g)]
+            rate = lr * jnp.sqrt(1 - 0.999**t) / (1 - 0.9**t)
+            params = [p - rate * m / (jnp.sqrt(v) + ADAM_EPS) for p, m, v in zip(params, m, v)]
+            return params, (m, v, t)
+
+        zeros = [jnp.zeros_like(p) for p in params]
+        state = (zeros, [z + 0 for z in zeros], jnp.float32(0)) if optimizer == "Adam" else ()
+        step = jax.jit({"SGD": sgd, "Adam": adam}[optimizer], donate_argnums=(0, 1))
 
         def run():
-            nonlocal params
-            params = jax.block_until_ready(step(params))
+            nonlocal params, state
+            params, state = jax.block_until_ready(step(params, state))
             return params[0]
 
         return run

@@ -44,7 +44,7 @@ def activation(name, *shape, backward=False):
     )
 
 
-def training_step(batch, *sizes):
+def training_step(optimizer, batch, *sizes):
     """A batch, its labels, and He-initialized weights for a network of these layer sizes."""
     rng = np.random.default_rng(0)
     params = {}
@@ -54,7 +54,8 @@ def training_step(batch, *sizes):
         )
         params[f"b{i}"] = np.zeros(n_out, np.float32)
     x = rng.standard_normal((batch, sizes[0]), np.float32)
-    return dict(x=x, t=rng.integers(0, sizes[-1], batch), params=params, lr=0.01)
+    t, lr = rng.integers(0, sizes[-1], batch), LEARNING_RATES[optimizer]
+    return dict(x=x, t=t, params=params, optimizer=optimizer, lr=lr)
 
 
 AFFINE = [  # (m, k, n): one example, small layers, large ones
@@ -69,6 +70,12 @@ AFFINE = [  # (m, k, n): one example, small layers, large ones
     (1024, 1024, 4096),
 ]
 SHAPES = [(10, 100), (100, 1000), (10_000, 1000)]
+STEPS = [  # batch, sizes of layers: overhead rules, kernels rule, arithmetic rules
+    (16, 64, 32, 10),
+    (128, 784, 100, 100, 100, 100, 10),
+    (256, 1024, 2048, 2048, 1000),
+]
+LEARNING_RATES = {"SGD": 0.01, "Adam": 1e-4}
 SIZES = {"1k": 1000, "1M": 1_000_000, "16M": 16_000_000}
 
 
@@ -94,11 +101,11 @@ def rows():
             for name, size in SIZES.items():
                 inputs = partial(dict, size=size, dtype=np.dtype(dtype))
                 yield f"{distribution} {dtype} {name}", distribution, inputs
-    yield (
-        "training step 128x784-100-100-100-100-10",
-        "training_step",
-        partial(training_step, 128, 784, *[100] * 4, 10),
-    )
+    for batch, *sizes in STEPS:
+        for optimizer in LEARNING_RATES:
+            name = f"training step {optimizer} {batch}x{'-'.join(map(str, sizes))}"
+            inputs = partial(training_step, optimizer, batch, *sizes)
+            yield name, "training_step", inputs
 
 
 WORKLOADS = {row[0]: Workload(*row) for row in rows()}
