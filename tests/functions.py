@@ -70,15 +70,15 @@ def _functions():
     def layer_normalization(x, gamma, beta):
         return pynn.layers.LayerNormalization(gamma, beta).forward(x)
 
-    def rms_backward(x, dout, gamma):
+    def rms_backward(x, dy, gamma):
         layer = pynn.layers.RMSNormalization(gamma)
         layer.forward(x)
-        return layer.backward(dout), layer.dgamma
+        return layer.backward(dy), layer.dgamma
 
     operands = {"x": (4, "n"), "gamma": ("n",), "beta": ("n",)}
     yield Function("batch_normalization", batch_normalization, operands, None)
     yield Function("layer_normalization", layer_normalization, operands, None, slices=False)
-    operands = {"x": (4, "n"), "dout": (4, "n"), "gamma": ("n",)}
+    operands = {"x": (4, "n"), "dy": (4, "n"), "gamma": ("n",)}
     yield Function("rms_normalization backward", rms_backward, operands, None, slices=False)
 
     def squared_error(y, t):
