@@ -51,7 +51,7 @@ QUICK = (
     "gelu backward 100x1000",
     "normal float32 1M",
     "uniform float32 1M",
-    "training step 128x784-100-100-100-100-10",
+    "training step SGD 128x784-100-100-100-100-10",
 )
 
 
