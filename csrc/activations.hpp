@@ -1,95 +1,140 @@
-// THE activation table: one row (name, what backward needs, summary) and one struct (forward, backward) each.
+// THE activation table: one row (name, what backward needs, parameters, formula) and one struct (forward, backward) each.
 // ufuncs, epilogues, layers, stubs, tests and benchmarks follow from the row.
 #ifndef PYNN_ACTIVATIONS_ROWS
 #define PYNN_ACTIVATIONS_ROWS
 
 #include <cstddef>
 
-// ROW(name, saves, formula, limits, source); saves is the second operand of name_backward: the input x or the output y.
+namespace pynn {
+
+struct Parameter {
+    const char *name;
+    double value; // the default
+    const char *meaning;
+};
+struct Parameters {
+    static constexpr std::size_t most = 2;
+    Parameter list[most];
+    std::size_t count;
+};
+constexpr Parameters parameters() { return {}; }
+constexpr Parameters parameters(Parameter a) { return {{a}, 1}; }
+constexpr Parameters parameters(Parameter a, Parameter b) { return {{a, b}, 2}; }
+
+} // namespace pynn
+
+// ROW(name, saves, parameters, formula, limits, source); saves is the second operand of name_backward: the input x or the
+// output y. Parameters are operands too, which broadcast; structs take them after the others.
 #define PYNN_ACTIVATIONS(ROW)                                                                                          \
-    ROW(relu, y, "max(x, 0)", "relu(-inf) = relu(-0.0) = 0.0, relu(inf) = inf; the slope at 0 is 0.",                  \
+    ROW(relu, y, parameters(), "max(x, 0)", "relu(-inf) = relu(-0.0) = 0.0, relu(inf) = inf; the slope at 0 is 0.",    \
         "Nair and Hinton (2010), Rectified linear units improve restricted Boltzmann machines.")                       \
-    ROW(relu6, y, "min(max(x, 0), 6)", "relu6(-0.0) = 0.0; the slope at 0 and at 6 is 0.",                             \
+    ROW(relu6, y, parameters(), "min(max(x, 0), 6)", "relu6(-0.0) = 0.0; the slope at 0 and at 6 is 0.",               \
         "Krizhevsky (2010), Convolutional deep belief networks on CIFAR-10.")                                          \
-    ROW(leaky_relu, y, "x if x > 0 else 0.01 * x",                                                                     \
-        "leaky_relu(-0.0) = -0.0, infinities stay infinite; the slope at 0 is 0.01. PyTorch and JAX use the same "     \
-        "0.01, Keras 0.2 (0.3 before Keras 3).",                                                                       \
+    ROW(leaky_relu, y, parameters({"slope", 0.01, "The slope where x <= 0."}), "x if x > 0 else slope * x",            \
+        "leaky_relu(-0.0) = -0.0, infinities stay infinite; the slope at 0 is the left one. PyTorch and JAX use the "  \
+        "same 0.01, Keras 0.2 (0.3 before Keras 3); they name it negative_slope. backward gives NaN for a slope "      \
+        "below 0, which the output does not tell: prelu saves x.",                                                     \
         "Maas, Hannun and Ng (2013), Rectifier nonlinearities improve neural network acoustic models.")                \
-    ROW(elu, y, "x if x > 0 else exp(x) - 1",                                                                          \
-        "elu(-0.0) = -0.0, elu(-inf) = -1.0, elu(inf) = inf; the slope at 0 is 1. alpha is 1, the default of "         \
-        "PyTorch, JAX and Keras.",                                                                                     \
+    ROW(elu, y, parameters({"alpha", 1, "Minus the limit at -inf, 0 or more."}),                                       \
+        "x if x > 0 else alpha * (exp(x) - 1)",                                                                        \
+        "elu(-0.0) = -0.0, elu(-inf) = -alpha, elu(inf) = inf; the slope at 0 is alpha. alpha is 1 in PyTorch, JAX "   \
+        "and Keras too. backward gives NaN for an alpha below 0, which the output does not tell.",                     \
         "Clevert, Unterthiner and Hochreiter (2016), Fast and accurate deep network learning by exponential linear "   \
         "units.")                                                                                                      \
-    ROW(celu, y, "x if x > 0 else exp(x) - 1",                                                                         \
-        "celu(-0.0) = -0.0, celu(-inf) = -1.0, celu(inf) = inf. alpha is 1, the default of PyTorch, JAX and Keras, "   \
-        "and there it is elu.",                                                                                        \
+    ROW(celu, y, parameters({"alpha", 1, "Minus the limit at -inf, above 0."}),                                        \
+        "x if x > 0 else alpha * (exp(x / alpha) - 1)",                                                                \
+        "celu(-0.0) = -0.0, celu(-inf) = -alpha, celu(inf) = inf; the slope at 0 is 1. alpha is 1 in PyTorch, JAX "    \
+        "and "                                                                                                         \
+        "Keras too, and there it is elu. An alpha that is not above 0 gives NaN.",                                     \
         "Barron (2017), Continuously differentiable exponential linear units.")                                        \
-    ROW(selu, y, "1.0507009873554805 * (x if x > 0 else 1.6732632423543772 * (exp(x) - 1))",                           \
+    ROW(selu, y, parameters(), "1.0507009873554805 * (x if x > 0 else 1.6732632423543772 * (exp(x) - 1))",             \
         "selu(-0.0) = -0.0, selu(-inf) = -1.758..., selu(inf) = inf; the slope at 0 is the left one, 1.758. The "      \
         "constants are exactly these decimals' float64, for float32 too.",                                             \
         "Klambauer, Unterthiner, Mayr and Hochreiter (2017), Self-normalizing neural networks.")                       \
-    ROW(gelu, x, "x * Phi(x), Phi the normal distribution function",                                                   \
+    ROW(gelu, x, parameters(), "x * Phi(x), Phi the normal distribution function",                                     \
         "gelu(-0.0) = gelu(-inf) = -0.0, gelu(inf) = inf. The exact function (erf) is the default of PyTorch and "     \
         "Keras; jax.nn.gelu's default is gelu_tanh.",                                                                  \
         "Hendrycks and Gimpel (2016), Gaussian error linear units.")                                                   \
-    ROW(gelu_tanh, x, "x / 2 * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x**3)))",                                \
+    ROW(gelu_tanh, x, parameters(), "x / 2 * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x**3)))",                  \
         "gelu_tanh(-0.0) = gelu_tanh(-inf) = -0.0, gelu_tanh(inf) = inf. PyTorch's gelu(approximate=\"tanh\"), "       \
         "Keras' gelu(approximate=True), jax.nn.gelu's default.",                                                       \
         "Hendrycks and Gimpel (2016), Gaussian error linear units.")                                                   \
-    ROW(quick_gelu, x, "x / (1 + exp(-1.702 * x))",                                                                    \
+    ROW(quick_gelu, x, parameters(), "x / (1 + exp(-1.702 * x))",                                                      \
         "quick_gelu(-0.0) = quick_gelu(-inf) = -0.0, quick_gelu(inf) = inf.",                                          \
         "Hendrycks and Gimpel (2016), Gaussian error linear units, section 2.")                                        \
-    ROW(silu, x, "x / (1 + exp(-x))", "silu(-0.0) = silu(-inf) = -0.0, silu(inf) = inf. Also called swish.",           \
+    ROW(silu, x, parameters(), "x / (1 + exp(-x))",                                                                    \
+        "silu(-0.0) = silu(-inf) = -0.0, silu(inf) = inf. Also called swish.",                                         \
         "Elfwing, Uchibe and Doya (2018), Sigmoid-weighted linear units for neural network function approximation in " \
         "reinforcement learning.")                                                                                     \
-    ROW(mish, x, "x * tanh(log(1 + exp(x)))",                                                                          \
+    ROW(mish, x, parameters(), "x * tanh(log(1 + exp(x)))",                                                            \
         "mish(-0.0) = mish(-inf) = -0.0, mish(inf) = inf. PyTorch uses its softplus, which is x above 20; here every " \
         "result is that of the formula.",                                                                              \
         "Misra (2020), Mish: a self regularized non-monotonic activation function.")                                   \
-    ROW(sigmoid, y, "1 / (1 + exp(-x))", "sigmoid(-inf) = 0.0, sigmoid(inf) = 1.0; small results are subnormal.",      \
+    ROW(sigmoid, y, parameters(), "1 / (1 + exp(-x))",                                                                 \
+        "sigmoid(-inf) = 0.0, sigmoid(inf) = 1.0; small results are subnormal.",                                       \
         "Deep Learning from Scratch, section 3.2.")                                                                    \
-    ROW(log_sigmoid, y, "-log(1 + exp(-x))",                                                                           \
+    ROW(log_sigmoid, y, parameters(), "-log(1 + exp(-x))",                                                             \
         "log_sigmoid(-inf) = -inf, log_sigmoid(inf) = -0.0. backward takes a y above 0, which no x gives, as 0.",      \
         "Dugas et al. (2001), of softplus; as in PyTorch, JAX and Keras.")                                             \
-    ROW(tanh, y, "(exp(x) - exp(-x)) / (exp(x) + exp(-x))", "tanh(-0.0) = -0.0, tanh(+-inf) = +-1.0.",                 \
+    ROW(tanh, y, parameters(), "(exp(x) - exp(-x)) / (exp(x) + exp(-x))", "tanh(-0.0) = -0.0, tanh(+-inf) = +-1.0.",   \
         "LeCun et al. (1998), Efficient BackProp, section 4.4.")                                                       \
-    ROW(tanh_shrink, x, "x - tanh(x)",                                                                                 \
+    ROW(tanh_shrink, x, parameters(), "x - tanh(x)",                                                                   \
         "tanh_shrink(-0.0) = -0.0, infinities stay infinite; small results are right to the last digits, where "       \
         "PyTorch and Keras subtract.",                                                                                 \
         "As in PyTorch and Keras.")                                                                                    \
-    ROW(softplus, y, "log(1 + exp(x))",                                                                                \
-        "softplus(-inf) = 0.0, softplus(inf) = inf. PyTorch returns x itself above 20; here every result is that of "  \
-        "the formula. backward takes a y below 0, which no x gives, as 0.",                                            \
+    ROW(softplus, y, parameters({"beta", 1, "How sharp the bend is, above 0."}), "log(1 + exp(beta * x)) / beta",      \
+        "softplus(-inf) = 0.0, softplus(inf) = inf. beta is PyTorch's, JAX and Keras have 1. PyTorch returns x "       \
+        "itself "                                                                                                      \
+        "where beta * x is above 20; here every result is that of the formula. backward takes a y below 0, which no "  \
+        "x gives, as 0. A beta that is not above 0 gives NaN.",                                                        \
         "Dugas et al. (2001), Incorporating second-order functional knowledge for better option pricing.")             \
-    ROW(squareplus, y, "(x + sqrt(x**2 + 4)) / 2",                                                                     \
-        "squareplus(-inf) = 0.0, squareplus(inf) = inf. b is 4, the default of JAX and Keras.",                        \
+    ROW(squareplus, y, parameters({"b", 4, "How wide the bend is, 0 or more."}), "(x + sqrt(x**2 + b)) / 2",           \
+        "squareplus(-inf) = 0.0, squareplus(inf) = inf. b is 4 in JAX and Keras too; with 0 it is relu, below 0 it "   \
+        "is NaN.",                                                                                                     \
         "Barron (2021), Squareplus: a softplus-like algebraic rectifier.")                                             \
-    ROW(softsign, y, "x / (1 + abs(x))",                                                                               \
+    ROW(softsign, y, parameters(), "x / (1 + abs(x))",                                                                 \
         "softsign(-0.0) = -0.0, softsign(+-inf) = +-1.0. backward sees the rounded output: where it is 1 the slope "   \
         "is 0.",                                                                                                       \
         "Turian, Bergstra and Bengio (2009), Quadratic features and deep architectures for chunking.")                 \
-    ROW(hard_sigmoid, y, "min(max((x + 3) / 6, 0), 1)",                                                                \
+    ROW(hard_sigmoid, y, parameters(), "min(max((x + 3) / 6, 0), 1)",                                                  \
         "hard_sigmoid(-inf) = 0.0, hard_sigmoid(inf) = 1.0; the slope is 0 where the output is 0 or 1. The line of "   \
         "PyTorch, JAX and Keras 3; before Keras 3 it was x / 5 + 1 / 2.",                                              \
         "Howard et al. (2019), Searching for MobileNetV3.")                                                            \
-    ROW(hard_swish, x, "x * min(max((x + 3) / 6, 0), 1)",                                                              \
+    ROW(hard_swish, x, parameters(), "x * min(max((x + 3) / 6, 0), 1)",                                                \
         "hard_swish(-0.0) = -0.0, hard_swish(x) = 0.0 from -3 down, x from 3 up; the slope at -3 is 0, at 3 it is 1. " \
         "Also called hard_silu.",                                                                                      \
         "Howard et al. (2019), Searching for MobileNetV3.")                                                            \
-    ROW(hard_tanh, y, "min(max(x, -1), 1)",                                                                            \
-        "hard_tanh(-0.0) = -0.0, hard_tanh(+-inf) = +-1.0; the slope at -1 and at 1 is 0.",                            \
+    ROW(hard_tanh, y,                                                                                                  \
+        parameters({"min_val", -1, "The least result."},                                                               \
+                   {"max_val", 1, "The greatest result, no less than min_val."}),                                      \
+        "min(max(x, min_val), max_val)",                                                                               \
+        "hard_tanh(-0.0) = -0.0, hard_tanh(-inf) = min_val, hard_tanh(inf) = max_val; the slope at both is 0. The "    \
+        "bounds "                                                                                                      \
+        "are PyTorch's; JAX and Keras have -1 and 1. A min_val above max_val gives NaN.",                              \
         "Collobert (2004), Large scale machine learning.")                                                             \
-    ROW(hard_shrink, y, "x if abs(x) > 0.5 else 0",                                                                    \
-        "hard_shrink(-0.0) = 0.0, infinities stay infinite. lambda is 0.5, the default of PyTorch and Keras.",         \
+    ROW(hard_shrink, y, parameters({"lambd", 0.5, "Half the width of what becomes 0, 0 or more."}),                    \
+        "x if abs(x) > lambd else 0",                                                                                  \
+        "hard_shrink(-0.0) = 0.0, infinities stay infinite. lambd is 0.5 in PyTorch and Keras (threshold) too. A "     \
+        "lambd below "                                                                                                 \
+        "0 gives NaN.",                                                                                                \
         "Donoho and Johnstone (1994), Ideal spatial adaptation by wavelet shrinkage.")                                 \
-    ROW(soft_shrink, y, "x - 0.5 * sign(x) if abs(x) > 0.5 else 0",                                                    \
-        "soft_shrink(-0.0) = 0.0, infinities stay infinite. lambda is 0.5, the default of PyTorch and Keras.",         \
+    ROW(soft_shrink, y, parameters({"lambd", 0.5, "What is taken off, 0 or more."}),                                   \
+        "x - lambd * sign(x) if abs(x) > lambd else 0",                                                                \
+        "soft_shrink(-0.0) = 0.0, infinities stay infinite. lambd is 0.5 in PyTorch and Keras (threshold) too. A "     \
+        "lambd below "                                                                                                 \
+        "0 gives NaN.",                                                                                                \
         "Donoho and Johnstone (1994), Ideal spatial adaptation by wavelet shrinkage.")                                 \
-    ROW(exponential, y, "exp(x)",                                                                                      \
+    ROW(threshold, x,                                                                                                  \
+        parameters({"threshold", 0, "What x must exceed."}, {"value", 0, "The result where it does not."}),            \
+        "x if x > threshold else value",                                                                               \
+        "With the defaults, which PyTorch and Keras do not have, threshold(-0.0) = 0.0, infinities as in relu. The "   \
+        "slope is 0 up to the threshold. A value of NaN is the result only where it is taken.",                        \
+        "As in PyTorch and Keras.")                                                                                    \
+    ROW(exponential, y, parameters(), "exp(x)",                                                                        \
         "exponential(-inf) = 0.0, exponential(inf) = inf; small results are subnormal. Beyond the range the result "   \
         "is infinite, without a warning.",                                                                             \
         "As in Keras.")                                                                                                \
-    ROW(linear, y, "x", "The identity: every x, -0.0 too, is its own result.",                                         \
+    ROW(linear, y, parameters(), "x", "The identity: every x, -0.0 too, is its own result.",                           \
         "As in Keras; torch.nn.Identity, jax.nn.identity.")
 
 namespace pynn {
@@ -97,6 +142,9 @@ namespace pynn {
 #define PYNN_COUNT(...) +1
 inline constexpr std::size_t activation_count = 0 PYNN_ACTIVATIONS(PYNN_COUNT);
 #undef PYNN_COUNT
+#define PYNN_NUMBER(name, ...) name,
+enum class ActivationNumber : std::size_t { PYNN_ACTIVATIONS(PYNN_NUMBER) };
+#undef PYNN_NUMBER
 
 } // namespace pynn
 
@@ -114,6 +162,10 @@ namespace {
 // dy where `on`, else 0, for an infinite dy too
 template <class V, class I> PYNN_INLINE V passed(I on, V dy, V saved) {
     return keep_nan(saved, select(on, dy, keep_nan(dy, V{})));
+}
+// y where a parameter is one that the function has, else NaN
+template <class V, class I> PYNN_INLINE V if_valid(I valid, V y) {
+    return select(valid, y, splat<V>(static_cast<element<V>>(__builtin_nan(""))));
 }
 // x times a gate, rest * gate where x < 0; beyond limit it is x
 template <class V> PYNN_INLINE V gated(V x, element<V> limit, Parts<V> gate, V rest) {
@@ -195,9 +247,21 @@ struct relu6 {
 };
 
 struct leaky_relu {
-    template <class V> static PYNN_INLINE V forward(V x) { return select(x > 0, x, x * static_cast<element<V>>(0.01)); }
-    template <class V> static PYNN_INLINE V backward(V dy, V y) {
-        return keep_nan(y, select(y > 0, dy, dy * static_cast<element<V>>(0.01)));
+    template <class V> static PYNN_INLINE V forward(V x, V slope) {
+        return keep_nan(slope, select(x > 0, x, x * slope));
+    }
+    template <class V> static PYNN_INLINE V backward(V dy, V y, V slope) {
+        return if_valid(slope >= 0, keep_nan(y, select(y > 0, dy, dy * slope)));
+    }
+};
+
+// leaky_relu with a slope to be learned, of any sign: forward is leaky_relu's.
+struct prelu {
+    template <class V> static PYNN_INLINE V backward(V dy, V x, V slope) {
+        return keep_nan(slope, keep_nan(x, select(x > 0, dy, dy * slope)));
+    }
+    template <class V> static PYNN_INLINE V slope_backward(V dy, V x, V slope) {
+        return keep_nan(slope, keep_nan(x, select(x < 0, dy * x, keep_nan(dy, V{}))));
     }
 };
 
@@ -205,10 +269,48 @@ struct elu {
     template <class V> static PYNN_INLINE V forward(V x) {
         return select(x > 0, x, with_sign_of(rounded_expm1(select(x > 0, V{}, x)), x));
     }
-    template <class V> static PYNN_INLINE V backward(V dy, V y) { return keep_nan(y, select(y > 0, dy, dy * (y + 1))); }
+    template <class V> static PYNN_INLINE V forward(V x, V alpha) {
+        V y = magnitude(scaled_expm1(whole(alpha), select(x > 0, V{}, x)));
+        return keep_nan(alpha, select(x > 0, x, with_sign_of(y, as<V>(bits(x) ^ (bits(alpha) & sign_bits<V>())))));
+    }
+    template <class V> static PYNN_INLINE V backward(V dy, V y, V alpha) {
+        return if_valid(alpha >= 0, keep_nan(y, select(y > 0, dy, dy * (y + alpha))));
+    }
 };
 
-struct celu : elu {};
+struct celu {
+    template <class V> static PYNN_INLINE V forward(V x) { return elu::forward(x); }
+    template <class V> static PYNN_INLINE V forward(V x, V alpha) {
+        V t = select(x > 0, V{}, x) / alpha;
+        t = select(t < -far<element<V>>, splat<V>(-far<element<V>>), t); // an infinite x; e^t - 1 is -1 there
+        V t_low = fma(-t, alpha, x) / alpha;
+        V limit = select(t <= -far<element<V>>, -alpha, with_sign_of(ratio_times(x, alpha, t, t_low), x));
+        return if_valid(alpha > 0, select(x > 0, x, limit));
+    }
+    template <class V> static PYNN_INLINE V backward(V dy, V y) { return keep_nan(y, select(y > 0, dy, dy * (y + 1))); }
+    template <class V> static PYNN_INLINE V backward(V dy, V y, V alpha) {
+        V slope = rounded(quotient(two_sum(y, alpha), whole(alpha)));
+        return if_valid(alpha > 0, keep_nan(y, select(y > 0, dy, dy * slope)));
+    }
+
+  private:
+    // alpha (e^t - 1) with t = x / alpha: near 0 it is x
+    template <class V> static PYNN_INLINE V ratio_times(V x, V alpha, V t, V t_low) {
+        if constexpr (by_table<V>) {
+            // x F(t), F(t) = (e^t - 1) / t; F(t + d) = F(t) + (1 + t F(t) - F(t)) d / t
+            V bounded = at_least(-expm1_table.greatest[0], t);
+            Parts<V> f = piecewise<expm1_table>(-bounded);
+            V part = t_low / t, value = rounded(f), slope = fma(bounded, value, 1 - value);
+            V low = fma(slope, select(part == part, part, V{}), f.low);
+            V y = fma(x, f.high, x * low);
+            return select(t < -expm1_table.greatest[0], -alpha, y);
+        } else {
+            Parts<V> m = expm1_parts(t);
+            m.low = fma(1 + m.high, t_low, m.low);
+            return select(t > -0x1p-60, x, rounded(product(whole(alpha), m)));
+        }
+    }
+};
 
 struct selu {
     static constexpr double scale = 1.0507009873554805, scaled_alpha = 1.7580993408473766;
@@ -447,8 +549,45 @@ struct softplus {
             return sum.high + fma(2 * tail, e.rest, sum.low);
         }
     }
+    // z = beta x in two parts; the result divided by beta before it is rounded
+    template <class V> static PYNN_INLINE V forward(V x, V beta) {
+        Parts<V> z = times(x, whole(beta));
+        z.low = select(magnitude(z.high) < far<element<V>>, z.low, V{}); // beyond, the result is x or 0
+        V y;
+        if constexpr (by_table<V>) {
+            auto e = short_exp(at_most(0, z.high), select(z.high > 0, V{}, z.low));
+            Parts<V> f = one_sided<softplus_table>(z.high), inverse = reciprocal(beta);
+            V slope = at_most(1, fma(z.high, splat<V>(0.25f), splat<V>(0.5f))); // near enough for z.low
+            f.low += select(z.high > 0, z.low * slope, V{});
+            y = e.power.times(rounded_product(e.mantissa, product(f, inverse)));
+            y = select(z.high > softplus_table.greatest[1], x, y);
+        } else {
+            V low = as<V>(bits(z.low) ^ (~bits(z.high) & sign_bits<V>())); // of -|z|
+            Exponential<V> e = exp_parts(-magnitude(z.high), low);
+            Parts<V> p = power(e);
+            Parts<V> denominator = fast_two_sum(2 - V{}, p.high);
+            denominator.low += p.low;
+            Parts<V> r = quotient(p, denominator);
+            V square = r.high * r.high;
+            V tail = fma(r.high * square, polynomial(square, AtanhConstants<element<V>>::tail), r.low);
+            V positive = select(z.high <= 0, V{}, z.high);
+            Parts<V> sum = two_sum(positive, 2 * r.high * e.rest);
+            sum.low = select(sum.low == sum.low, sum.low, V{}); // x = inf
+            sum.low = fma(2 * tail, e.rest, sum.low) + select(z.high > 0, z.low, V{});
+            y = select(z.high > far<element<V>>, x, rounded(quotient(sum, whole(beta))));
+        }
+        return if_valid(beta > 0, keep_nan(x, y));
+    }
     template <class V> static PYNN_INLINE V backward(V dy, V y) {
         return dy * -rounded_expm1(select(y <= 0, V{}, -y)); // slope = sigmoid(x) = 1 - exp(-y)
+    }
+    template <class V> static PYNN_INLINE V backward(V dy, V y, V beta) {
+        Parts<V> t = times(select(y <= 0, V{}, -y), whole(beta));
+        t.low = select(magnitude(t.high) < far<element<V>>, t.low, V{});
+        V dx = dy * -rounded_expm1(t.high, t.low);
+        constexpr element<V> tiny = sizeof(element<V>) == 4 ? element<V>(0x1p-100) : element<V>(0x1p-900);
+        dx = select((y > 0) & (magnitude(t.high) < tiny), dy * beta * y, dx); // beta y may be subnormal
+        return if_valid(beta > 0, keep_nan(y, dx));
     }
 };
 
@@ -458,24 +597,40 @@ struct log_sigmoid {
 };
 
 struct squareplus {
-    template <class V>
-    static constexpr element<V> limit = sizeof(element<V>) == 4 ? 32768 : 1073741824; // x + 1 / x is x
-    template <class V> static PYNN_INLINE V forward(V x) {
-        V a = magnitude(x), bounded = select(a > limit<V>, splat<V>(limit<V>), a);
-        Parts<V> square = sum(product(whole(bounded), bounded), whole(4 - V{}));
+    // Beyond limit it is x + b / (4 x), rounded.
+    template <class V> static constexpr element<V> default_limit = sizeof(element<V>) == 4 ? 32768 : 1073741824;
+    template <class V> static PYNN_INLINE V limit(V b) { return default_limit<V> / 2 * sqrt(b); }
+
+    template <class V> static PYNN_INLINE V forward(V x) { return bent(x, 4 - V{}, splat<V>(default_limit<V>)); }
+    template <class V> static PYNN_INLINE V forward(V x, V b) {
+        V y = select(b == 0, select(x <= 0, V{}, x), bent(x, b, limit(b)));
+        return if_valid(b >= 0, keep_nan(x, y));
+    }
+    template <class V> static PYNN_INLINE V backward(V dy, V y) {
+        return slope(dy, y, 1 - V{}, splat<V>(default_limit<V>));
+    }
+    template <class V> static PYNN_INLINE V backward(V dy, V y, V b) {
+        V dx = select(b == 0, passed(y > 0, dy, y), slope(dy, y, b / 4, limit(b)));
+        return if_valid(b >= 0, keep_nan(y, dx));
+    }
+
+  private:
+    template <class V> static PYNN_INLINE V bent(V x, V b, V limit) {
+        V a = magnitude(x), bounded = select(a > limit, limit, a);
+        Parts<V> square = sum(product(whole(bounded), bounded), whole(b));
         V root = sqrt(square.high);
         V root_low = (fma(-root, root, square.high) + square.low) * (static_cast<element<V>>(0.5) / root);
         Parts<V> total = fast_two_sum(root, bounded);
         total.low += root_low;
-        V y = select(x < 0, rounded(quotient(whole(2 - V{}), total)), rounded(total) * static_cast<element<V>>(0.5));
-        return select(a > limit<V>, select(x < 0, 1 / a, a), y);
+        V y = select(x < 0, rounded(quotient(whole(b / 2), total)), rounded(total) * static_cast<element<V>>(0.5));
+        return select(a > limit, select(x < 0, b / 4 / a, a), y);
     }
-    template <class V> static PYNN_INLINE V backward(V dy, V y) {
-        // slope = y^2 / (1 + y^2); a small y is taken in two steps, for its square may be too small
-        V bounded = select(y > limit<V>, splat<V>(limit<V>), y);
+    // y^2 / (c + y^2); a small y is taken in two steps, for its square may be too small
+    template <class V> static PYNN_INLINE V slope(V dy, V y, V c, V limit) {
+        V bounded = select(y > limit, limit, y);
         Parts<V> square = product(whole(bounded), bounded);
         auto large = bounded > 1;
-        Parts<V> ratio = quotient(select(large, square, whole(bounded)), sum(whole(1 - V{}), square));
+        Parts<V> ratio = quotient(select(large, square, whole(bounded)), sum(whole(c), square));
         return scaled(dy, whole(select(large, 1 - V{}, bounded)), ratio);
     }
 };
@@ -514,23 +669,39 @@ struct hard_swish {
 };
 
 struct hard_tanh {
-    template <class V> static PYNN_INLINE V forward(V x) { return bounded_by(1, x); }
-    template <class V> static PYNN_INLINE V backward(V dy, V y) { return passed((y > -1) & (y < 1), dy, y); }
+    template <class V> static PYNN_INLINE V forward(V x, V least, V greatest) {
+        return if_valid(least <= greatest, select(x < least, least, select(x > greatest, greatest, x)));
+    }
+    template <class V> static PYNN_INLINE V backward(V dy, V y, V least, V greatest) {
+        return if_valid(least <= greatest, passed((y > least) & (y < greatest), dy, y));
+    }
 };
 
 struct hard_shrink {
-    template <class V> static PYNN_INLINE V forward(V x) {
-        return select(magnitude(x) <= static_cast<element<V>>(0.5), V{}, x);
+    template <class V> static PYNN_INLINE V forward(V x, V lambda) {
+        return if_valid(lambda >= 0, select(magnitude(x) <= lambda, V{}, x));
     }
-    template <class V> static PYNN_INLINE V backward(V dy, V y) { return passed(y != 0, dy, y); }
+    template <class V> static PYNN_INLINE V backward(V dy, V y, V lambda) {
+        return if_valid(lambda >= 0, passed(y != 0, dy, y));
+    }
 };
 
 struct soft_shrink {
-    template <class V> static PYNN_INLINE V forward(V x) {
-        V lambda = splat<V>(static_cast<element<V>>(0.5));
-        return select(magnitude(x) <= lambda, V{}, x - with_sign_of(lambda, x));
+    template <class V> static PYNN_INLINE V forward(V x, V lambda) {
+        return if_valid(lambda >= 0, select(magnitude(x) <= lambda, V{}, x - with_sign_of(lambda, x)));
     }
-    template <class V> static PYNN_INLINE V backward(V dy, V y) { return passed(y != 0, dy, y); }
+    template <class V> static PYNN_INLINE V backward(V dy, V y, V lambda) {
+        return hard_shrink::backward(dy, y, lambda);
+    }
+};
+
+struct threshold {
+    template <class V> static PYNN_INLINE V forward(V x, V threshold, V value) {
+        return keep_nan(threshold, select(x <= threshold, value, x));
+    }
+    template <class V> static PYNN_INLINE V backward(V dy, V x, V threshold, V) {
+        return keep_nan(threshold, passed(x > threshold, dy, x));
+    }
 };
 
 struct exponential {
@@ -551,6 +722,31 @@ struct linear {
     template <class V> static PYNN_INLINE V forward(V x) { return x; }
     template <class V> static PYNN_INLINE V backward(V dy, V y) { return keep_nan(y, dy); }
 };
+
+// The parameters of a struct's row, and its functions with their defaults.
+template <class A> constexpr Parameters parameters_of = {};
+#define PYNN_PARAMETERS(name, saves, parameters, ...)                                                                  \
+    template <> constexpr Parameters parameters_of<PYNN_ISA::name> = parameters;
+PYNN_ACTIVATIONS(PYNN_PARAMETERS)
+#undef PYNN_PARAMETERS
+template <class A> using ParameterIndices = std::make_index_sequence<parameters_of<A>.count>;
+
+template <class A, class V, std::size_t I> PYNN_INLINE V default_of() {
+    return splat<V>(static_cast<element<V>>(parameters_of<A>.list[I].value));
+}
+template <class A, class V, std::size_t... I> PYNN_INLINE V forward_by_default(V x, std::index_sequence<I...>) {
+    if constexpr (requires { A::forward(x); })
+        return A::forward(x);
+    else
+        return A::forward(x, default_of<A, V, I>()...);
+}
+template <class A, class V, std::size_t... I>
+PYNN_INLINE V backward_by_default(V dy, V saved, std::index_sequence<I...>) {
+    if constexpr (requires { A::backward(dy, saved); })
+        return A::backward(dy, saved);
+    else
+        return A::backward(dy, saved, default_of<A, V, I>()...);
+}
 
 } // namespace
 } // namespace pynn::PYNN_ISA

@@ -49,6 +49,13 @@ template <class T> struct Kernels {
     // Elementwise; in place is allowed where pointers are equal.
     void (*forward[activation_count])(const T *x, T *y, std::size_t n);
     void (*backward[activation_count])(const T *dy, const T *saved, T *dx, std::size_t n);
+    // The same with parameters: values[j] is one number where steps[j] is 0, else one per element.
+    void (*forward_given[activation_count])(const T *x, const T *const *values, const std::size_t *steps, T *y,
+                                            std::size_t n);
+    void (*backward_given[activation_count])(const T *dy, const T *saved, const T *const *values,
+                                             const std::size_t *steps, T *dx, std::size_t n);
+    void (*prelu_backward)(const T *dy, const T *x, const T *slope, std::size_t slope_step, T *dx, T *dslope,
+                           std::size_t n);
     void (*fused_multiply_add)(const T *a, const T *b, const T *c, T *y, std::size_t n);
 
     // One row each.
@@ -112,6 +119,11 @@ struct KernelTable {
     void (*fill_float16[distribution_count])(std::uint16_t *out, std::uint64_t key, std::uint64_t start, std::size_t n,
                                              const Constants<float> &constants);
     double (*sum)(const double *x, std::size_t n); // of at most sum_block elements
+    // Rounded to nearest even, and the exact opposite
+    void (*to_bfloat16)(const float *from, std::uint16_t *to, std::size_t n);
+    void (*to_float16)(const float *from, std::uint16_t *to, std::size_t n);
+    void (*from_bfloat16)(const std::uint16_t *from, float *to, std::size_t n);
+    void (*from_float16)(const std::uint16_t *from, float *to, std::size_t n);
 
     template <class T> const Kernels<T> &of() const;
 };

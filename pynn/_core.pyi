@@ -8,11 +8,13 @@ import numpy.typing as npt
 _Array = npt.NDArray[Any]
 _Gradients = tuple[_Array | None, _Array | None, _Array | None]  # dx, dw, db
 
-ACTIVATION_TABLE: Final[tuple[tuple[str, str], ...]]
+ACTIVATION_TABLE: Final[tuple[tuple[str, str, dict[str, float]], ...]]
 OPTIMIZER_TABLE: Final[dict[str, tuple[int, str]]]
 
 fma: np.ufunc
 philox4x32: np.ufunc
+prelu: np.ufunc
+prelu_backward: np.ufunc
 softmax: np.ufunc
 softmax_backward: np.ufunc
 

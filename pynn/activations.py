@@ -34,6 +34,9 @@ class Activation(NamedTuple):
         ``dx = backward(dy, saved)``.
     saves : {"x", "y"}
         What ``saved`` is: the input or the output of ``forward``.
+    parameters : mapping
+        The names of what both take beside their operands, by position or by name, and the
+        defaults: ``{"slope": 0.01}``. They are operands too, which broadcast.
 
     Examples
     --------
@@ -48,12 +51,20 @@ class Activation(NamedTuple):
     forward: Callable[..., Any]
     backward: Callable[..., Any]
     saves: str
+    parameters: Mapping[str, float] = MappingProxyType({})
 
 
-#: Every activation: a read-only mapping from name to Activation(name, forward, backward, saves).
+#: Every activation: a read-only mapping from name to Activation(name, forward, backward, saves,
+#: parameters).
 ACTIVATIONS: Mapping[str, Activation] = MappingProxyType(
     {
-        name: Activation(name, getattr(_core, name), getattr(_core, f"{name}_backward"), saves)
-        for name, saves in _core.ACTIVATION_TABLE
+        name: Activation(
+            name,
+            getattr(_core, name),
+            getattr(_core, f"{name}_backward"),
+            saves,
+            MappingProxyType(parameters),
+        )
+        for name, saves, parameters in _core.ACTIVATION_TABLE
     }
 )

@@ -158,6 +158,12 @@ class Affine:
 class ActivationLayer:
     """An activation function as a layer; the base of the classes named after them.
 
+    Parameters
+    ----------
+    *values, **named : float or ndarray
+        The function's parameters, if it has any, by position or by name: ``LeakyRelu(slope=0.2)``.
+        An array broadcasts against what the layer is given.
+
     Raises
     ------
     RuntimeError
@@ -177,13 +183,21 @@ class ActivationLayer:
 
     activation: ClassVar[Activation]
 
-    def __init__(self) -> None:
+    def __init__(self, *values: npt.ArrayLike, **named: npt.ArrayLike) -> None:
+        known = self.activation.parameters
+        given = dict(zip(known, values, strict=False)) | named
+        if len(values) > len(known) or len(given) < len(values) + len(named) or {*given} - {*known}:
+            raise TypeError(
+                f"{type(self).__name__} takes the parameters ({', '.join(known)}), each once;"
+                f" got {values!r} and {named!r}"
+            )
+        self.parameters = given
         self._saved: Array | None = None
 
     def forward(self, x: npt.ArrayLike) -> Array:
         """Compute the activation of each element of x, an array of any shape."""
         x = np.asarray(x)
-        y: Array = getattr(functions(), self.activation.name)(x)
+        y: Array = getattr(functions(), self.activation.name)(x, **self.parameters)
         self._saved = x if self.activation.saves == "x" else y
         return y
 
@@ -191,7 +205,8 @@ class ActivationLayer:
         """Compute the gradient of the input from dout, that of the output."""
         saved = _after_forward(self, self._saved)
         dout = _gradient(dout, saved.shape)
-        dx: Array = getattr(functions(), f"{self.activation.name}_backward")(dout, saved)
+        backward = getattr(functions(), f"{self.activation.name}_backward")
+        dx: Array = backward(dout, saved, **self.parameters)
         return dx
 
 
@@ -226,6 +241,84 @@ def activation_layer(name: str) -> ActivationLayer:
 if TYPE_CHECKING:
 
     def __getattr__(name: str) -> type[ActivationLayer]: ...  # the classes just made
+
+
+class PRelu:
+    """`pynn.prelu` as a layer: a leaky relu whose slopes are learned.
+
+    Parameters
+    ----------
+    slope : float or array, default 0.25
+        The slopes: one, or as many as broadcast against the layer's input. Kept as they are, if an
+        array.
+
+    Attributes
+    ----------
+    slope : ndarray
+        The slopes. Changes in place count at the next call, as does a new array put here.
+    dslope : ndarray or None
+        Their gradient, of the same shape, after `backward`.
+
+    Notes
+    -----
+    torch.nn.PReLU starts with 0.25 too, keras.layers.PReLU with 0. Its gradient is summed by NumPy,
+    in float64, one axis after the other.
+
+    Examples
+    --------
+    >>> import numpy as np, pynn
+    >>> layer = pynn.layers.PRelu(np.array([0.5, 0.25]))
+    >>> layer.forward([[-2.0, -4.0], [3.0, -8.0]])
+    array([[-1., -1.],
+           [ 3., -2.]])
+    >>> layer.backward(np.ones((2, 2)))
+    array([[0.5 , 0.25],
+           [1.  , 0.25]])
+    >>> layer.dslope
+    array([ -2., -12.])
+    """
+
+    def __init__(self, slope: npt.ArrayLike = 0.25) -> None:
+        self.slope: Array = np.asarray(slope)
+        self.dslope: Array | None = None
+        self._saved: Array | None = None
+
+    @property
+    def params(self) -> dict[str, Array]:
+        """The slopes, as optimizers take them: {"slope": slope}."""
+        return {"slope": self.slope}
+
+    @property
+    def grads(self) -> dict[str, Array]:
+        """Their gradient under the same key, after `backward`."""
+        return {"slope": _after_forward(self, self.dslope)}
+
+    def forward(self, x: npt.ArrayLike) -> Array:
+        """Compute the activation of each element of x."""
+        self._saved = np.asarray(x)
+        y: Array = functions().prelu(self._saved, self._operand())
+        return y
+
+    def backward(self, dout: npt.ArrayLike) -> Array:
+        """Compute the gradients: `dslope` is kept here, that of the input is returned."""
+        saved = _after_forward(self, self._saved)
+        dout = _gradient(dout, saved.shape)
+        dx: Array
+        dx, each = functions().prelu_backward(dout, saved, self._operand())
+        each = np.asarray(each)
+        lead = each.ndim - self.slope.ndim
+        axes = (
+            i for i, n in enumerate(each.shape) if i < lead or self.slope.shape[i - lead] == 1 < n
+        )
+        with np.errstate(all="ignore"):
+            total = each.sum(axis=tuple(axes), dtype=np.float64)
+            kind = self.slope.dtype if self.slope.dtype.kind == "f" else each.dtype
+            self.dslope = total.reshape(self.slope.shape).astype(kind)
+        return dx
+
+    def _operand(self) -> Any:
+        """The slopes; a single one as a Python number, which takes the type of the input."""
+        return float(self.slope) if self.slope.ndim == 0 else self.slope
 
 
 class SoftmaxWithLoss:

@@ -34,6 +34,8 @@ __all__ = [
     "fill",
     "pack",
     "philox4x32",
+    "prelu",
+    "prelu_backward",
     "softmax",
     "softmax_backward",
 ]
@@ -41,16 +43,30 @@ __all__ = [
 Array = npt.NDArray[Any]
 
 
-def _floats(*operands: npt.ArrayLike, objects: bool = False) -> list[Array]:
-    """The operands as arrays of one dtype: float32, float64 or, where allowed, object."""
-    dtype = np.result_type(*(a if isinstance(a, int | float) else np.asarray(a) for a in operands))
+def _types(*operands: npt.ArrayLike, objects: bool = False) -> tuple[np.dtype[Any], np.dtype[Any]]:
+    """Find what operands are computed in (float32, float64 or, where allowed, object), and the type of results.
+
+    These differ for float16 and bfloat16, which are computed in float32.
+    """
+    arrays = [np.asarray(a) for a in operands if not isinstance(a, int | float)]
+    numbers = [a for a in operands if isinstance(a, int | float)]
+    dtype = np.result_type(*arrays) if arrays else np.dtype(np.float64)
+    if dtype.name != "bfloat16":  # which does not know what to make of Python's numbers
+        dtype = np.result_type(dtype, *numbers)
     if dtype.kind in "biu":
         dtype = np.dtype(np.float64)
-    elif dtype.char == "e":
-        dtype = np.dtype(np.float32)
+    elif dtype.char == "e" or dtype.name == "bfloat16":
+        return np.dtype(np.float32), dtype.newbyteorder("=")
     elif dtype.char not in ("fdO" if objects else "fd"):
         raise TypeError(f"pynn computes in float32 and float64; got operands of dtype {dtype}")
-    return [np.asarray(a, dtype.newbyteorder("=")) for a in operands]
+    dtype = dtype.newbyteorder("=")
+    return dtype, dtype
+
+
+def _floats(*operands: npt.ArrayLike, objects: bool = False) -> list[Array]:
+    """The operands as arrays of one dtype: float32, float64 or, where allowed, object."""
+    dtype, _ = _types(*operands, objects=objects)
+    return [np.asarray(a, dtype) for a in operands]
 
 
 # ---- Activations: y = f(x), and dx = f_backward(dy, what f saves) = dy * f'(x) -------------------
@@ -61,11 +77,15 @@ _formulas: dict[str, Callable[..., Any]] = {}
 def _elementwise(formula: Callable[..., Any]) -> Callable[..., Any]:
     """Make a formula take what a pynn ufunc takes, without floating-point warnings."""
 
+    signature = inspect.signature(formula)
+
     @functools.wraps(formula)
-    def function(*operands: npt.ArrayLike) -> Any:
-        arrays = _floats(*operands, objects=True)
+    def function(*operands: npt.ArrayLike, **parameters: npt.ArrayLike) -> Any:
+        given = signature.bind(*operands, **parameters).arguments
+        dtype, result = _types(*given.values(), objects=True)
         with np.errstate(all="ignore"):
-            return np.asarray(formula(*arrays), arrays[0].dtype)[()]
+            values = formula(**{name: np.asarray(a, dtype) for name, a in given.items()})
+            return np.asarray(values, dtype).astype(result, copy=False)[()]
 
     _formulas[formula.__name__] = function
     return function
@@ -75,6 +95,11 @@ def _passed(on: Any, dy: Array, saved: Array, slope: Any = 1) -> Any:
     """dy times the slope where `on`, elsewhere 0, even for an infinite dy. NaN stays."""
     whole = (dy == dy) & (saved == saved)
     return np.where(whole, np.where(on, dy * slope, 0), dy + saved)
+
+
+def _valid(on: Any, values: Any) -> Any:
+    """Keep values where a parameter is one that the function has; elsewhere NaN."""
+    return np.where(on, values, np.nan)
 
 
 _FAR = 5000
@@ -178,39 +203,76 @@ def relu6_backward(dy: Array, y: Array) -> Any:
 
 
 @_elementwise
-def leaky_relu(x: Array) -> Any:
-    """x where x > 0, else 0.01 x."""
-    return np.where(x > 0, x, 0.01 * x)
+def leaky_relu(x: Array, slope: Any = 0.01) -> Any:
+    """x where x > 0, else slope x."""
+    return _valid(slope == slope, np.where(x > 0, x, slope * x))
 
 
 @_elementwise
-def leaky_relu_backward(dy: Array, y: Array) -> Any:
-    """Pass dy on where y > 0, else 0.01 dy. NaN, unlike itself, stays."""
-    return np.where(y > 0, dy, np.where(y == y, 0.01 * dy, y))
+def leaky_relu_backward(dy: Array, y: Array, slope: Any = 0.01) -> Any:
+    """Pass dy on where y > 0, else slope dy, for a slope of 0 or more. NaN, unlike itself, stays."""
+    return _valid(slope >= 0, np.where(y > 0, dy, np.where(y == y, slope * dy, y)))
 
 
 @_elementwise
-def elu(x: Array) -> Any:
-    """x where x > 0, else exp(x) - 1."""
-    return np.where(x > 0, x, np.expm1(np.where(x > 0, _as(x, 0), x)))
+def prelu(x: Array, slope: Array) -> Any:
+    """x where x > 0, else slope x, with a slope to be learned.
+
+    Examples
+    --------
+    >>> from pynn import reference
+    >>> reference.prelu([-2.0, 2.0], 0.25)
+    array([-0.5,  2. ])
+    """
+    return _valid(slope == slope, np.where(x > 0, x, slope * x))
+
+
+def prelu_backward(dy: npt.ArrayLike, x: npt.ArrayLike, slope: npt.ArrayLike) -> tuple[Any, Any]:
+    """Compute dx, and what each element adds to the gradient of its slope.
+
+    Examples
+    --------
+    >>> from pynn import reference
+    >>> reference.prelu_backward([1.0, 1.0], [-2.0, 2.0], 0.25)
+    (array([0.25, 1.  ]), array([-2.,  0.]))
+    """
+    return _prelu_dx(dy, x, slope), _prelu_dslope(dy, x, slope)
 
 
 @_elementwise
-def elu_backward(dy: Array, y: Array) -> Any:
-    """The slope is 1 where y > 0, else exp(x) = 1 + y."""
-    return np.where(y > 0, dy, dy * (1 + y))
+def _prelu_dx(dy: Array, x: Array, slope: Array) -> Any:
+    return np.where((x == x) & (slope == slope), np.where(x > 0, dy, slope * dy), x + slope)
 
 
 @_elementwise
-def celu(x: Array) -> Any:
-    """Equal to elu with alpha = 1."""
-    return np.where(x > 0, x, np.expm1(np.where(x > 0, _as(x, 0), x)))
+def _prelu_dslope(dy: Array, x: Array, slope: Array) -> Any:
+    return np.where(slope == slope, _passed(x < 0, dy, x, x), slope)
 
 
 @_elementwise
-def celu_backward(dy: Array, y: Array) -> Any:
-    """Equal to elu_backward with alpha = 1."""
-    return np.where(y > 0, dy, dy * (1 + y))
+def elu(x: Array, alpha: Any = 1) -> Any:
+    """x where x > 0, else alpha (exp(x) - 1)."""
+    left = alpha * np.expm1(np.where(x > 0, _as(x, 0), x))
+    return _valid(alpha == alpha, np.where(x > 0, x, left))
+
+
+@_elementwise
+def elu_backward(dy: Array, y: Array, alpha: Any = 1) -> Any:
+    """The slope is 1 where y > 0, else alpha exp(x) = alpha + y, for an alpha of 0 or more."""
+    return _valid(alpha >= 0, np.where(y > 0, dy, dy * (alpha + y)))
+
+
+@_elementwise
+def celu(x: Array, alpha: Any = 1) -> Any:
+    """x where x > 0, else alpha (exp(x / alpha) - 1), for an alpha above 0."""
+    left = alpha * np.expm1(np.where(x > 0, _as(x, 0), x) / alpha)
+    return _valid(alpha > 0, np.where(x > 0, x, left))
+
+
+@_elementwise
+def celu_backward(dy: Array, y: Array, alpha: Any = 1) -> Any:
+    """The slope is 1 where y > 0, else exp(x / alpha) = 1 + y / alpha."""
+    return _valid(alpha > 0, np.where(y > 0, dy, dy * ((alpha + y) / alpha)))
 
 
 _SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
@@ -357,30 +419,31 @@ def tanh_shrink_backward(dy: Array, x: Array) -> Any:
 
 
 @_elementwise
-def softplus(x: Array) -> Any:
-    """log(1 + exp(x)), from the exp that cannot overflow."""
-    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+def softplus(x: Array, beta: Any = 1) -> Any:
+    """log(1 + exp(beta x)) / beta, from the exp that cannot overflow; beta is above 0."""
+    z = beta * x
+    return _valid(beta > 0, (np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))) / beta)
 
 
 @_elementwise
-def softplus_backward(dy: Array, y: Array) -> Any:
-    """The slope is sigmoid(x) = 1 - exp(-y); a y below 0, which no x gives, counts as 0."""
-    return dy * -np.expm1(-np.maximum(y, 0))
+def softplus_backward(dy: Array, y: Array, beta: Any = 1) -> Any:
+    """The slope is sigmoid(beta x) = 1 - exp(-beta y); a y below 0, which no x gives, counts as 0."""
+    return _valid(beta > 0, dy * -np.expm1(-beta * np.maximum(y, 0)))
 
 
 @_elementwise
-def squareplus(x: Array) -> Any:
-    """(x + sqrt(x^2 + 4)) / 2, for x < 0 as 2 / (sqrt(x^2 + 4) - x)."""
-    total = np.abs(x) + np.sqrt(x * x + 4)
-    return np.where(x < 0, 2 / total, total / 2)
+def squareplus(x: Array, b: Any = 4) -> Any:
+    """(x + sqrt(x^2 + b)) / 2, for x < 0 as b / 2 / (sqrt(x^2 + b) - x); b is 0 or more."""
+    total = np.abs(x) + np.sqrt(x * x + b)
+    return _valid(b >= 0, np.where(x < 0, b / 2 / total, total / 2))
 
 
 @_elementwise
-def squareplus_backward(dy: Array, y: Array) -> Any:
-    """The slope is (1 + x / sqrt(x^2 + 4)) / 2 = y^2 / (1 + y^2), for y = x = inf its limit 1."""
-    small = np.where(y > 1, 1 / y, y)
-    ratio = 1 / (1 + small * small)
-    return np.where(y > 1, dy * ratio, dy * y * (y * ratio))
+def squareplus_backward(dy: Array, y: Array, b: Any = 4) -> Any:
+    """The slope is (1 + x / sqrt(x^2 + b)) / 2 = y^2 / (c + y^2), c = b / 4, and 1 for y = inf."""
+    c, inverse = b / 4, 1 / np.where(y > 1, y, 1)
+    slope = np.where(y > 1, dy / (1 + c * inverse * inverse), dy * y * (y / (c + y * y)))
+    return _valid(b >= 0, np.where(b == 0, _passed(y > 0, dy, y), slope))
 
 
 @_elementwise
@@ -421,39 +484,52 @@ def hard_swish_backward(dy: Array, x: Array) -> Any:
 
 
 @_elementwise
-def hard_tanh(x: Array) -> Any:
-    """x between -1 and 1."""
-    return np.minimum(np.maximum(x, -1), 1)
+def hard_tanh(x: Array, min_val: Any = -1, max_val: Any = 1) -> Any:
+    """x between min_val and max_val."""
+    return _valid(min_val <= max_val, np.minimum(np.maximum(x, min_val), max_val))
 
 
 @_elementwise
-def hard_tanh_backward(dy: Array, y: Array) -> Any:
-    """Pass dy on where -1 < y < 1."""
-    return _passed((y > -1) & (y < 1), dy, y)
+def hard_tanh_backward(dy: Array, y: Array, min_val: Any = -1, max_val: Any = 1) -> Any:
+    """Pass dy on where min_val < y < max_val."""
+    return _valid(min_val <= max_val, _passed((y > min_val) & (y < max_val), dy, y))
 
 
 @_elementwise
-def hard_shrink(x: Array) -> Any:
-    """x where |x| > 0.5, else 0."""
-    return np.where(np.abs(x) <= 0.5, 0, x)
+def hard_shrink(x: Array, lambd: Any = 0.5) -> Any:
+    """x where |x| > lambd, else 0; lambd is 0 or more."""
+    return _valid(lambd >= 0, np.where(np.abs(x) <= lambd, 0, x))
 
 
 @_elementwise
-def hard_shrink_backward(dy: Array, y: Array) -> Any:
+def hard_shrink_backward(dy: Array, y: Array, lambd: Any = 0.5) -> Any:
     """Pass dy on where y is not 0."""
-    return _passed(y != 0, dy, y)
+    return _valid(lambd >= 0, _passed(y != 0, dy, y))
 
 
 @_elementwise
-def soft_shrink(x: Array) -> Any:
-    """x - 0.5 sign(x) where |x| > 0.5, else 0."""
-    return np.where(np.abs(x) <= 0.5, 0, x - np.where(x < 0, -0.5, 0.5))
+def soft_shrink(x: Array, lambd: Any = 0.5) -> Any:
+    """x - lambd sign(x) where |x| > lambd, else 0; lambd is 0 or more."""
+    moved = x - np.where(x < 0, -lambd, lambd)
+    return _valid(lambd >= 0, np.where(np.abs(x) <= lambd, 0, moved))
 
 
 @_elementwise
-def soft_shrink_backward(dy: Array, y: Array) -> Any:
+def soft_shrink_backward(dy: Array, y: Array, lambd: Any = 0.5) -> Any:
     """Pass dy on where y is not 0."""
-    return _passed(y != 0, dy, y)
+    return _valid(lambd >= 0, _passed(y != 0, dy, y))
+
+
+@_elementwise
+def threshold(x: Array, threshold: Any = 0, value: Any = 0) -> Any:
+    """x where x > threshold, else value."""
+    return _valid(threshold == threshold, np.where(x <= threshold, value, x))
+
+
+@_elementwise
+def threshold_backward(dy: Array, x: Array, threshold: Any = 0, value: Any = 0) -> Any:
+    """Pass dy on where x > threshold."""
+    return _valid(threshold == threshold, _passed(x > threshold, dy, x))
 
 
 @_elementwise
@@ -480,12 +556,19 @@ def linear_backward(dy: Array, y: Array) -> Any:
     return np.where(y == y, dy, y)
 
 
-# An activation is a formula with a backward, whose second argument's name says what is saved.
+def _row(name: str, forward: Callable[..., Any], backward: Callable[..., Any]) -> Activation:
+    """Read off a backward's signature what is saved, its second argument, and the parameters, which have defaults."""
+    _, saved, *parameters = inspect.signature(backward).parameters.values()
+    defaults = {p.name: float(p.default) for p in parameters}
+    return Activation(name, forward, backward, saved.name, MappingProxyType(defaults))
+
+
+# An activation is a formula with a backward.
 ACTIVATIONS: Mapping[str, Activation] = MappingProxyType(
     {
-        name: Activation(name, forward, backward, list(inspect.signature(backward).parameters)[1])
+        name: _row(name, forward, _formulas[f"{name}_backward"])
         for name, forward in _formulas.items()
-        if (backward := _formulas.get(f"{name}_backward"))
+        if f"{name}_backward" in _formulas
     }
 )
 
@@ -502,13 +585,14 @@ def softmax(x: npt.ArrayLike, axis: int = -1) -> Array:
     >>> reference.softmax([[0.0, 0.0]])
     array([[0.5, 0.5]])
     """
+    _, dtype = _types(x)
     (x,) = _floats(x)
     if x.ndim == 0:
         raise ValueError("x must have at least one dimension; got shape ()")
     with np.errstate(all="ignore"):
         e = np.exp(x - np.max(x, axis, keepdims=True, initial=-np.inf))
         y: Array = e / np.sum(e, axis, keepdims=True)
-    return y
+    return y.astype(dtype, copy=False)
 
 
 def softmax_backward(dy: npt.ArrayLike, y: npt.ArrayLike, axis: int = -1) -> Array:
@@ -520,10 +604,11 @@ def softmax_backward(dy: npt.ArrayLike, y: npt.ArrayLike, axis: int = -1) -> Arr
     >>> reference.softmax_backward([[1.0, 0.0]], [[0.5, 0.5]])
     array([[ 0.25, -0.25]])
     """
+    _, dtype = _types(dy, y)
     dy, y = _floats(dy, y)
     with np.errstate(all="ignore"):
         dx: Array = y * (dy - np.sum(dy * y, axis, keepdims=True))
-    return dx
+    return dx.astype(dtype, copy=False)
 
 
 # ---- Affine: y = activation(x @ w + b) -----------------------------------------------------------

@@ -16,6 +16,7 @@ class Function(NamedTuple):
     operands: dict  # name -> shape, with "n" for the size
     result: tuple | None  # shape of the result; None if there are several and no out=
     slices: bool = True  # whether result[..., i:j] comes from operands[..., i:j]
+    half: bool = True  # whether results of 16-bit operands are of their type, not float32
 
     def arrays(self, n, dtype, rng):
         """Operands of size n; saved outputs and others alike lie in (0, 1)."""
@@ -31,38 +32,57 @@ def _functions():
         yield Function(name, activation.forward, {"x": ("n",)}, ("n",))
         operands = {"dy": ("n",), activation.saves: ("n",)}
         yield Function(f"{name}_backward", activation.backward, operands, ("n",))
+        if activation.parameters:
+            given = dict.fromkeys(activation.parameters, ("n",))
+            yield Function(f"{name} given", activation.forward, {"x": ("n",)} | given, ("n",))
+            row = activation.backward, operands | given, ("n",)
+            yield Function(f"{name}_backward given", *row)
+    yield Function("prelu", pynn.prelu, {"x": ("n",), "slope": ("n",)}, ("n",))
+    operands = {"dy": ("n",), "x": ("n",), "slope": ("n",)}
+    for i, result in enumerate(("dx", "dslope")):
+
+        def gradient(dy, x, slope, out=None, i=i):
+            return pynn.prelu_backward(dy, x, slope, out=(None,) * i + (out,) + (None,) * (1 - i))[
+                i
+            ]
+
+        yield Function(f"prelu_backward {result}", gradient, operands, ("n",))
     yield Function("softmax", pynn.softmax, {"x": (3, "n")}, (3, "n"), slices=False)
     operands = {"dy": (3, "n"), "y": (3, "n")}
     yield Function("softmax_backward", pynn.softmax_backward, operands, (3, "n"), slices=False)
     operands = {"x": (4, 11), "w": (11, "n"), "b": ("n",)}
-    yield Function("affine", pynn.affine, operands, (4, "n"))
+    yield Function("affine", pynn.affine, operands, (4, "n"), half=False)
 
     def relu(x, w, b, out=None):
         return pynn.affine(x, w, b, activation="relu", out=out)
 
     operands = {"x": (4, "n"), "w": ("n", 6), "b": (6,)}
-    yield Function("affine over n", relu, operands, (4, 6), slices=False)
+    yield Function("affine over n", relu, operands, (4, 6), slices=False, half=False)
 
     def packed(x, w, b, out=None):
         return pynn.affine(x, pynn.pack(w), b, out=out)
 
     operands = {"x": (4, 11), "w": (11, "n"), "b": ("n",)}
-    yield Function("affine packed", packed, operands, (4, "n"))
+    yield Function("affine packed", packed, operands, (4, "n"), half=False)
     operands = {"dy": (4, "n"), "x": (4, 5), "w": (5, "n")}
-    yield Function("affine_backward", pynn.affine_backward, operands, None, slices=False)
+    yield Function(
+        "affine_backward", pynn.affine_backward, operands, None, slices=False, half=False
+    )
     for i, (result, shape) in enumerate({"dx": (4, 5), "dw": (5, "n"), "db": ("n",)}.items()):
 
         def gradient(dy, x, w, out=None, i=i):
             return pynn.affine_backward(dy, x, w, out=(None,) * i + (out,) + (None,) * (2 - i))[i]
 
         row = gradient, operands, shape, result != "dx"
-        yield Function(f"affine_backward {result}", *row)
+        yield Function(f"affine_backward {result}", *row, half=False)
 
     def tanh_backward(dy, x, w, y):
         return pynn.affine_backward(dy, x, w, y, activation="tanh")
 
     operands = {"dy": (4, 5), "x": (4, "n"), "w": ("n", 5), "y": (4, 5)}
-    yield Function("affine_backward over n", tanh_backward, operands, None, slices=False)
+    yield Function(
+        "affine_backward over n", tanh_backward, operands, None, slices=False, half=False
+    )
 
     def batch_normalization(x, gamma, beta):
         return pynn.layers.BatchNormalization(gamma, beta).forward(x)

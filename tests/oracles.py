@@ -18,7 +18,7 @@ CTX.prec = 240
 DTYPES = (np.float32, np.float64)
 WIDER = {np.float32: np.float64, np.float64: np.longdouble}
 HAS_LONGDOUBLE = np.finfo(np.longdouble).nmant > np.finfo(np.float64).nmant
-BITS = {np.float32: np.uint32, np.float64: np.uint64}
+BITS = {np.float16: np.uint16, np.float32: np.uint32, np.float64: np.uint64}
 # precision, exponent of the smallest subnormal, exponent of overflow
 FORMAT = {np.float32: (24, -149, 128), np.float64: (53, -1074, 1024)}
 

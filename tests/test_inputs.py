@@ -292,6 +292,8 @@ def test_narrow_and_whole_dtypes(name, given, wide, rng):
     function = FUNCTIONS[name]
     operands = [np.rint(a).astype(given) for a in function.arrays(9, np.float64, rng)]
     want = results(function.call(*(a.astype(wide) for a in operands)))
+    if given == "e" and function.half:
+        want = [a.astype(given) for a in want]
     for one, other in zip(results(function.call(*operands)), want, strict=True):
         oracles.assert_same_bits(one, other)
 

@@ -3,8 +3,10 @@
 #include "bindings/bindings.hpp"
 
 #include <algorithm>
+#include <string>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "dispatch.hpp"
 #include "memory.hpp"
@@ -16,117 +18,243 @@ namespace {
 
 constexpr npy_intp buffer_length = 512;
 
-template <class To, class From> void gather(const char *from, npy_intp step, npy_intp n, To *to) {
-    for (npy_intp i = 0; i < n; ++i, from += step) to[i] = static_cast<To>(*reinterpret_cast<const From *>(from));
+// 16-bit types: computed as float32, rounded once.
+struct Float16 {
+    std::uint16_t bits;
+    static void widen(const std::uint16_t *from, float *to, std::size_t n) {
+        active_kernels().from_float16(from, to, n);
+    }
+    static void narrow(const float *from, std::uint16_t *to, std::size_t n) {
+        active_kernels().to_float16(from, to, n);
+    }
+};
+struct BFloat16 {
+    std::uint16_t bits;
+    static void widen(const std::uint16_t *from, float *to, std::size_t n) {
+        active_kernels().from_bfloat16(from, to, n);
+    }
+    static void narrow(const float *from, std::uint16_t *to, std::size_t n) {
+        active_kernels().to_bfloat16(from, to, n);
+    }
+};
+template <class From> constexpr bool is_half = std::is_same_v<From, Float16> || std::is_same_v<From, BFloat16>;
+// The type of results of operands From that are computed as T; parameters are of type T.
+template <class From, class T> using Result = std::conditional_t<is_half<From>, From, T>;
+
+template <class From, class T> void gather(const char *from, npy_intp step, npy_intp n, T *to) {
+    if constexpr (is_half<From>) {
+        std::uint16_t bits[buffer_length];
+        for (npy_intp done = 0; done < n; done += buffer_length) {
+            const npy_intp count = std::min(buffer_length, n - done);
+            const auto *source = reinterpret_cast<const std::uint16_t *>(from + done * step);
+            if (step != sizeof(From)) {
+                for (npy_intp i = 0; i < count; ++i)
+                    bits[i] = *reinterpret_cast<const std::uint16_t *>(from + (done + i) * step);
+                source = bits;
+            }
+            From::widen(source, to + done, static_cast<std::size_t>(count));
+        }
+    } else {
+        for (npy_intp i = 0; i < n; ++i, from += step) to[i] = static_cast<T>(*reinterpret_cast<const From *>(from));
+    }
 }
-template <class T> void scatter(const T *from, npy_intp n, char *to, npy_intp step) {
-    for (npy_intp i = 0; i < n; ++i, to += step) *reinterpret_cast<T *>(to) = from[i];
+template <class To, class T> void scatter(const T *from, npy_intp n, char *to, npy_intp step) {
+    if constexpr (is_half<To>) {
+        std::uint16_t bits[buffer_length];
+        for (npy_intp done = 0; done < n; done += buffer_length) {
+            const npy_intp count = std::min(buffer_length, n - done);
+            const bool direct = step == sizeof(To);
+            To::narrow(from + done, direct ? reinterpret_cast<std::uint16_t *>(to + done * step) : bits,
+                       static_cast<std::size_t>(count));
+            if (direct) continue;
+            for (npy_intp i = 0; i < count; ++i) *reinterpret_cast<std::uint16_t *>(to + (done + i) * step) = bits[i];
+        }
+    } else {
+        for (npy_intp i = 0; i < n; ++i, to += step) *reinterpret_cast<T *>(to) = from[i];
+    }
 }
 
-// call(inputs, output, n) for Inputs operands of type From, computed as T.
-template <std::size_t Inputs, class From, class T, class Call>
+// What a family of loops takes: inputs, the last of them parameters, then outputs.
+template <int Inputs, int Parameters = 0, int Outputs = 1> struct Elementwise {
+    static constexpr int inputs = Inputs, parameters = Parameters, outputs = Outputs, operands = inputs + outputs;
+    static constexpr bool is_parameter(int j) { return j >= inputs - parameters && j < inputs; }
+    template <class From, class T> static void gather_input(int j, const char *from, npy_intp step, npy_intp n, T *to) {
+        if (is_parameter(j))
+            gather<T>(from, step, n, to);
+        else
+            gather<From>(from, step, n, to);
+    }
+};
+
+// call(inputs, steps of parameters: 0 or 1, outputs, n) for operands of type From, computed as T.
+template <class Family, class From, class T, class Call>
 void elementwise(char **operands, npy_intp n, const npy_intp *steps, Call call) {
+    constexpr int inputs = Family::inputs, count_of_operands = Family::operands;
+    std::size_t parameter_steps[Parameters::most] = {};
     bool contiguous = std::is_same_v<From, T>;
-    for (std::size_t j = 0; j <= Inputs; ++j) contiguous = contiguous && (steps[j] == sizeof(T) || n == 1);
-    if (Inputs > 1 && n > 1 && (steps[Inputs] == 0 || operands[0] + steps[0] == operands[Inputs])) {
+    for (int j = 0; j < count_of_operands; ++j) {
+        const bool is_parameter = Family::is_parameter(j);
+        if (is_parameter) parameter_steps[j - inputs + Family::parameters] = steps[j] != 0;
+        contiguous = contiguous && (steps[j] == sizeof(T) || n == 1 || (is_parameter && steps[j] == 0));
+    }
+    if (inputs > 1 && Family::outputs == 1 && n > 1 &&
+        (steps[inputs] == 0 || operands[0] + steps[0] == operands[inputs])) {
         // reduce and accumulate: each result is an operand of the next one
+        StandardEnvironment environment;
         for (npy_intp i = 0; i < n; ++i) {
-            T values[Inputs + 1];
-            const T *inputs[Inputs];
-            for (std::size_t j = 0; j < Inputs; ++j) {
-                gather<T, From>(operands[j] + i * steps[j], 0, 1, values + j);
-                inputs[j] = values + j;
+            T values[count_of_operands];
+            const T *in[inputs];
+            T *out[] = {values + inputs};
+            for (int j = 0; j < inputs; ++j) {
+                Family::template gather_input<From>(j, operands[j] + i * steps[j], 0, 1, values + j);
+                in[j] = values + j;
             }
-            StandardEnvironment environment;
-            call(inputs, values + Inputs, 1);
-            scatter(values + Inputs, 1, operands[Inputs] + i * steps[Inputs], 0);
+            call(in, parameter_steps, out, 1);
+            scatter<Result<From, T>>(out[0], 1, operands[inputs] + i * steps[inputs], 0);
         }
         return;
     }
     parallel_for(static_cast<std::size_t>(n), elementwise_grain, [&](std::size_t begin, std::size_t end) {
-        const T *inputs[Inputs];
+        const T *in[inputs];
+        T *out[Family::outputs];
         if (contiguous) {
-            for (std::size_t j = 0; j < Inputs; ++j) inputs[j] = reinterpret_cast<const T *>(operands[j]) + begin;
-            call(inputs, reinterpret_cast<T *>(operands[Inputs]) + begin, end - begin);
+            for (int j = 0; j < count_of_operands; ++j) {
+                T *operand = reinterpret_cast<T *>(operands[j] + static_cast<npy_intp>(begin) * steps[j]);
+                if (j < inputs)
+                    in[j] = operand;
+                else
+                    out[j - inputs] = operand;
+            }
+            call(in, parameter_steps, out, end - begin);
             return;
         }
-        T buffers[Inputs + 1][buffer_length];
-        for (std::size_t i = begin; i < end; i += buffer_length) {
-            const npy_intp count = std::min<npy_intp>(buffer_length, static_cast<npy_intp>(end - i));
-            const npy_intp at = static_cast<npy_intp>(i);
-            for (std::size_t j = 0; j < Inputs; ++j) {
-                gather<T, From>(operands[j] + at * steps[j], steps[j], count, buffers[j]);
-                inputs[j] = buffers[j];
-            }
-            call(inputs, buffers[Inputs], static_cast<std::size_t>(count));
-            scatter(buffers[Inputs], count, operands[Inputs] + at * steps[Inputs], steps[Inputs]);
+        T buffers[count_of_operands][buffer_length];
+        for (int j = 0; j < count_of_operands; ++j) {
+            if (j < inputs)
+                in[j] = buffers[j];
+            else
+                out[j - inputs] = buffers[j];
+        }
+        for (npy_intp i = static_cast<npy_intp>(begin); i < static_cast<npy_intp>(end); i += buffer_length) {
+            const npy_intp count = std::min<npy_intp>(buffer_length, static_cast<npy_intp>(end) - i);
+            for (int j = 0; j < inputs; ++j)
+                Family::template gather_input<From>(j, operands[j] + i * steps[j], steps[j], count, buffers[j]);
+            call(in, parameter_steps, out, static_cast<std::size_t>(count));
+            for (int j = inputs; j < count_of_operands; ++j)
+                scatter<Result<From, T>>(buffers[j], count, operands[j] + i * steps[j], steps[j]);
         }
     });
 }
 
 std::size_t index_of(void *data) { return reinterpret_cast<std::size_t>(data); }
 
-struct Forward {
-    static constexpr int inputs = 1;
+struct Forward : Elementwise<1> {
     template <class From, class T>
     static void loop(char **operands, const npy_intp *n, const npy_intp *steps, void *data) {
         auto kernel = active_kernels_of<T>().forward[index_of(data)];
-        elementwise<1, From, T>(operands, n[0], steps,
-                                [kernel](const T *const *x, T *y, std::size_t count) { kernel(x[0], y, count); });
+        elementwise<Forward, From, T>(operands, n[0], steps,
+                                      [kernel](const T *const *x, const std::size_t *, T *const *y, std::size_t count) {
+                                          kernel(x[0], y[0], count);
+                                      });
     }
 };
 
-struct Backward {
-    static constexpr int inputs = 2;
+struct Backward : Elementwise<2> {
     template <class From, class T>
     static void loop(char **operands, const npy_intp *n, const npy_intp *steps, void *data) {
         auto kernel = active_kernels_of<T>().backward[index_of(data)];
-        elementwise<2, From, T>(operands, n[0], steps,
-                                [kernel](const T *const *x, T *y, std::size_t count) { kernel(x[0], x[1], y, count); });
+        elementwise<Backward, From, T>(operands, n[0], steps,
+                                       [kernel](const T *const *x, const std::size_t *, T *const *y,
+                                                std::size_t count) { kernel(x[0], x[1], y[0], count); });
     }
 };
 
-struct Fma {
-    static constexpr int inputs = 3;
+template <int Parameters> struct ForwardGiven : Elementwise<1 + Parameters, Parameters> {
+    template <class From, class T>
+    static void loop(char **operands, const npy_intp *n, const npy_intp *steps, void *data) {
+        auto kernel = active_kernels_of<T>().forward_given[index_of(data)];
+        elementwise<ForwardGiven, From, T>(operands, n[0], steps,
+                                           [kernel](const T *const *x, const std::size_t *each, T *const *y,
+                                                    std::size_t count) { kernel(x[0], x + 1, each, y[0], count); });
+    }
+};
+
+template <int Parameters> struct BackwardGiven : Elementwise<2 + Parameters, Parameters> {
+    template <class From, class T>
+    static void loop(char **operands, const npy_intp *n, const npy_intp *steps, void *data) {
+        auto kernel = active_kernels_of<T>().backward_given[index_of(data)];
+        elementwise<BackwardGiven, From, T>(
+            operands, n[0], steps,
+            [kernel](const T *const *x, const std::size_t *each, T *const *y, std::size_t count) {
+                kernel(x[0], x[1], x + 2, each, y[0], count);
+            });
+    }
+};
+
+struct PReluBackward : Elementwise<3, 1, 2> {
+    template <class From, class T> static void loop(char **operands, const npy_intp *n, const npy_intp *steps, void *) {
+        auto kernel = active_kernels_of<T>().prelu_backward;
+        elementwise<PReluBackward, From, T>(
+            operands, n[0], steps,
+            [kernel](const T *const *x, const std::size_t *each, T *const *y, std::size_t count) {
+                kernel(x[0], x[1], x[2], each[0], y[0], y[1], count);
+            });
+    }
+};
+
+struct Fma : Elementwise<3> {
     template <class From, class T> static void loop(char **operands, const npy_intp *n, const npy_intp *steps, void *) {
         auto kernel = active_kernels_of<T>().fused_multiply_add;
-        elementwise<3, From, T>(operands, n[0], steps, [kernel](const T *const *x, T *y, std::size_t count) {
-            kernel(x[0], x[1], x[2], y, count);
-        });
+        elementwise<Fma, From, T>(operands, n[0], steps,
+                                  [kernel](const T *const *x, const std::size_t *, T *const *y, std::size_t count) {
+                                      kernel(x[0], x[1], x[2], y[0], count);
+                                  });
     }
 };
 
-// call(inputs, output, length) for each row of a generalized ufunc (n) -> (n) or (n),(n) -> (n)
-template <std::size_t Inputs, class From, class T, class Call>
+// A generalized ufunc of one output; Row... says for each operand, the output last, whether it is a row or a number.
+template <bool... Row> struct Rowwise {
+    static constexpr int operands = sizeof...(Row), inputs = operands - 1, parameters = 0, outputs = 1;
+    static constexpr bool is_parameter(int) { return false; }
+    static constexpr bool is_row[] = {Row...};
+};
+
+// call(inputs, output, length) for each row
+template <class Family, class From, class T, class Call>
 void rowwise(char **operands, const npy_intp *dimensions, const npy_intp *steps, Call call) {
+    constexpr int count_of_operands = Family::operands, inputs = Family::inputs;
     const npy_intp rows = dimensions[0], length = dimensions[1];
-    const npy_intp *row_steps = steps, *steps_in_row = steps + Inputs + 1;
-    if (rows == 0 || length == 0) return;
+    if (rows == 0 || (length == 0 && Family::is_row[inputs])) return;
+    npy_intp lengths[count_of_operands], steps_in_row[count_of_operands];
+    std::size_t offsets[count_of_operands], buffer = 0;
     bool contiguous = std::is_same_v<From, T>;
-    for (std::size_t j = 0; j <= Inputs; ++j) contiguous = contiguous && (steps_in_row[j] == sizeof(T) || length == 1);
-    const std::size_t buffer = static_cast<std::size_t>(length) * (Inputs + 1);
+    const npy_intp *next = steps + count_of_operands;
+    for (int j = 0; j < count_of_operands; ++j) {
+        lengths[j] = Family::is_row[j] ? length : 1;
+        steps_in_row[j] = Family::is_row[j] ? *next++ : 0;
+        contiguous = contiguous && (steps_in_row[j] == sizeof(T) || lengths[j] <= 1);
+        offsets[j] = buffer;
+        buffer += static_cast<std::size_t>(lengths[j]);
+    }
     try {
         const int threads = thread_count();
         Scratch<T> scratch(contiguous ? 0 : buffer * static_cast<std::size_t>(threads));
-        const std::size_t grain = std::max<std::size_t>(1, elementwise_grain / 4 / static_cast<std::size_t>(length));
+        const std::size_t grain =
+            std::max<std::size_t>(1, elementwise_grain / 4 / static_cast<std::size_t>(std::max<npy_intp>(length, 1)));
         parallel_for_slots(
             static_cast<std::size_t>(rows), grain, threads, [&](std::size_t begin, std::size_t end, int slot) {
+                T *own = contiguous ? nullptr : scratch.get() + buffer * static_cast<std::size_t>(slot);
                 for (npy_intp row = static_cast<npy_intp>(begin); row < static_cast<npy_intp>(end); ++row) {
-                    const T *inputs[Inputs];
-                    char *output = operands[Inputs] + row * row_steps[Inputs];
-                    T *own = contiguous ? nullptr : scratch.get() + buffer * static_cast<std::size_t>(slot);
-                    for (std::size_t j = 0; j < Inputs; ++j) {
-                        const char *input = operands[j] + row * row_steps[j];
-                        inputs[j] = reinterpret_cast<const T *>(input);
-                        if (contiguous) continue;
-                        T *gathered = own + j * static_cast<std::size_t>(length);
-                        gather<T, From>(input, steps_in_row[j], length, gathered);
-                        inputs[j] = gathered;
+                    const T *in[inputs];
+                    for (int j = 0; j < inputs; ++j) {
+                        const char *input = operands[j] + row * steps[j];
+                        in[j] = contiguous ? reinterpret_cast<const T *>(input) : own + offsets[j];
+                        if (!contiguous) gather<From>(input, steps_in_row[j], lengths[j], own + offsets[j]);
                     }
-                    T *result =
-                        contiguous ? reinterpret_cast<T *>(output) : own + Inputs * static_cast<std::size_t>(length);
-                    call(inputs, result, static_cast<std::size_t>(length));
-                    if (!contiguous) scatter(result, length, output, steps_in_row[Inputs]);
+                    char *output = operands[inputs] + row * steps[inputs];
+                    T *result = contiguous ? reinterpret_cast<T *>(output) : own + offsets[inputs];
+                    call(in, result, static_cast<std::size_t>(length));
+                    if (!contiguous) scatter<Result<From, T>>(result, lengths[inputs], output, steps_in_row[inputs]);
                 }
             });
     } catch (const std::bad_alloc &) {
@@ -136,42 +264,44 @@ void rowwise(char **operands, const npy_intp *dimensions, const npy_intp *steps,
     }
 }
 
-struct Softmax {
-    static constexpr int inputs = 1;
+struct Softmax : Rowwise<true, true> {
     template <class From, class T> static void loop(char **operands, const npy_intp *n, const npy_intp *steps, void *) {
         auto kernel = active_kernels_of<T>().softmax;
-        rowwise<1, From, T>(operands, n, steps,
-                            [kernel](const T *const *x, T *y, std::size_t length) { kernel(x[0], y, length); });
+        rowwise<Softmax, From, T>(operands, n, steps,
+                                  [kernel](const T *const *x, T *y, std::size_t length) { kernel(x[0], y, length); });
     }
 };
 
-struct SoftmaxBackward {
-    static constexpr int inputs = 2;
+struct SoftmaxBackward : Rowwise<true, true, true> {
     template <class From, class T> static void loop(char **operands, const npy_intp *n, const npy_intp *steps, void *) {
         auto kernel = active_kernels_of<T>().softmax_backward;
-        rowwise<2, From, T>(operands, n, steps,
-                            [kernel](const T *const *x, T *dx, std::size_t length) { kernel(x[0], x[1], dx, length); });
+        rowwise<SoftmaxBackward, From, T>(operands, n, steps, [kernel](const T *const *x, T *dx, std::size_t length) {
+            kernel(x[0], x[1], dx, length);
+        });
     }
 };
 
 // Small integers, which NumPy would compute as float32, give float64 like all other integers; int serves mixed ones.
-constexpr int loop_count = 8;
-constexpr std::array<char, loop_count> from_types = {NPY_BOOL,   NPY_BYTE, NPY_UBYTE, NPY_SHORT,
-                                                     NPY_USHORT, NPY_INT,  NPY_FLOAT, NPY_DOUBLE};
+constexpr int loop_count = 9;
+constexpr std::array<char, loop_count> from_types = {NPY_BOOL, NPY_BYTE, NPY_UBYTE, NPY_SHORT, NPY_USHORT,
+                                                     NPY_INT,  NPY_HALF, NPY_FLOAT, NPY_DOUBLE};
 
 template <class Family> struct Loops {
     static inline PyUFuncGenericFunction functions[loop_count] = {
         Family::template loop<npy_bool, double>,   Family::template loop<npy_byte, double>,
         Family::template loop<npy_ubyte, double>,  Family::template loop<npy_short, double>,
         Family::template loop<npy_ushort, double>, Family::template loop<npy_int, double>,
-        Family::template loop<float, float>,       Family::template loop<double, double>,
+        Family::template loop<Float16, float>,     Family::template loop<float, float>,
+        Family::template loop<double, double>,
     };
     static constexpr auto make_types() {
-        std::array<char, loop_count *(Family::inputs + 1)> all{};
+        std::array<char, loop_count * Family::operands> all{};
         std::size_t at = 0;
         for (char from : from_types) {
-            for (int j = 0; j < Family::inputs; ++j) all[at++] = from;
-            all[at++] = from == NPY_FLOAT ? NPY_FLOAT : NPY_DOUBLE;
+            const char result = from == NPY_HALF || from == NPY_FLOAT ? from : char(NPY_DOUBLE);
+            const char parameter = from == NPY_HALF ? char(NPY_FLOAT) : result;
+            for (int j = 0; j < Family::operands; ++j)
+                all[at++] = Family::is_parameter(j) ? parameter : j < Family::inputs ? from : result;
         }
         return all;
     }
@@ -181,26 +311,179 @@ template <class Family> struct Loops {
 // NumPy keeps pointers to names, documentation and data: they are never freed.
 const char *keep(const std::string &text) { return (new std::string(text))->c_str(); }
 
+// What pynn adds to a ufunc of its own.
+struct WithParameters;
+struct Added {
+    // bfloat16 is a type of the package ml_dtypes, which pynn does not import: its loop is registered when an operand of
+    // that type first comes. A call looks for one; reduce and the like come by when NumPy asks what types to compute in.
+    PyUFuncGenericFunction loop;
+    void *data;
+    int parameters;                       // the last so many inputs, which are float32
+    PyUFunc_TypeResolutionFunc *resolver; // NumPy's
+    bool registered = false;
+    const WithParameters *full = nullptr;
+};
+vectorcallfunc call_of_ufuncs; // NumPy's
+
+Added &added_to(PyUFuncObject *ufunc) { return *static_cast<Added *>(PyCapsule_GetPointer(ufunc->obj, nullptr)); }
+
+bool is_bfloat16(const PyTypeObject *scalar) {
+    PyObject *module = PyDict_GetItemString(PyImport_GetModuleDict(), "ml_dtypes");
+    if (module == nullptr) return false;
+    PyObject *wanted = PyObject_GetAttrString(module, "bfloat16");
+    if (wanted == nullptr) PyErr_Clear();
+    const bool same = wanted == reinterpret_cast<const PyObject *>(scalar);
+    Py_XDECREF(wanted);
+    return same;
+}
+bool is_bfloat16(const PyArray_Descr *type) { return type->type_num >= NPY_USERDEF && is_bfloat16(type->typeobj); }
+// A new reference, or nullptr without an error: a list of such numbers, say, is not looked through.
+PyArray_Descr *find_bfloat16(PyObject *operand) {
+    PyArray_Descr *type = nullptr;
+    if (PyArray_Check(operand)) {
+        type = PyArray_DESCR(reinterpret_cast<PyArrayObject *>(operand));
+        Py_INCREF(type);
+    } else if (PyArray_IsScalar(operand, Generic)) {
+        type = PyArray_DescrFromScalar(operand);
+        if (type == nullptr) PyErr_Clear();
+    }
+    if (type != nullptr && !is_bfloat16(type)) {
+        Py_DECREF(type);
+        type = nullptr;
+    }
+    return type;
+}
+bool register_bfloat16(PyUFuncObject *ufunc, Added &added, const PyArray_Descr *type) {
+    std::vector<int> types(static_cast<std::size_t>(ufunc->nargs), type->type_num);
+    for (int j = ufunc->nin - added.parameters; j < ufunc->nin; ++j) types[static_cast<std::size_t>(j)] = NPY_FLOAT;
+    if (PyUFunc_RegisterLoopForType(ufunc, type->type_num, added.loop, types.data(), added.data) < 0) return false;
+    added.registered = true;
+    return true;
+}
+
+int resolve_types(PyUFuncObject *ufunc, NPY_CASTING casting, PyArrayObject **operands, PyObject *wanted,
+                  PyArray_Descr **types) {
+    Added &added = added_to(ufunc);
+    for (int j = 0; !added.registered && j < ufunc->nargs; ++j)
+        if (operands[j] != nullptr && is_bfloat16(PyArray_DESCR(operands[j])) &&
+            !register_bfloat16(ufunc, added, PyArray_DESCR(operands[j])))
+            return -1;
+    return added.resolver(ufunc, casting, operands, wanted, types);
+}
+
+// A ufunc that takes parameters has a second one, of which they are operands. It is called where any is given.
+struct WithParameters {
+    std::string name;
+    std::vector<std::string> operands; // without the parameters
+    std::vector<PyObject *> names, defaults;
+    PyObject *ufunc;
+};
+
+PyObject *call_with_parameters(const WithParameters &full, PyObject *const *values, std::size_t positional,
+                               PyObject *keywords) {
+    const std::size_t inputs = full.operands.size(), all = inputs + full.names.size();
+    std::vector<PyObject *> given(values, values + std::min(positional, all));
+    given.resize(all, nullptr);
+    std::vector<PyObject *> others;
+    py::list other_names;
+    const std::size_t named = keywords == nullptr ? 0 : static_cast<std::size_t>(PyTuple_GET_SIZE(keywords));
+    for (std::size_t k = 0; k < named; ++k) {
+        py::handle name = PyTuple_GET_ITEM(keywords, static_cast<Py_ssize_t>(k));
+        std::size_t j = 0;
+        while (j < full.names.size() && !name.equal(py::handle(full.names[j]))) ++j;
+        if (j == full.names.size()) {
+            others.push_back(values[positional + k]);
+            other_names.append(name);
+            continue;
+        }
+        if (given[inputs + j] != nullptr)
+            throw py::type_error(full.name + "() got " + text_of(name) + " twice, by position and by name");
+        given[inputs + j] = values[positional + k];
+    }
+    std::string takes;
+    for (const std::string &operand : full.operands) takes += operand + ", ";
+    for (PyObject *name : full.names) takes += text_of(name) + ", ";
+    takes = full.name + "() takes " + takes.substr(0, takes.size() - 2) + " and keywords such as out; got ";
+    if (positional > all) throw py::type_error(takes + std::to_string(positional) + " operands by position");
+    if (positional < inputs) throw py::type_error(takes + "no " + full.operands[positional]);
+    for (std::size_t j = inputs; j < all; ++j)
+        if (given[j] == nullptr) given[j] = full.defaults[j - inputs];
+    given.insert(given.end(), others.begin(), others.end());
+    py::tuple rest(other_names);
+    return PyObject_Vectorcall(full.ufunc, given.data(), all, others.empty() ? nullptr : rest.ptr());
+}
+
+PyObject *call_ufunc(PyObject *self, PyObject *const *values, std::size_t flags, PyObject *keywords) {
+    auto *ufunc = reinterpret_cast<PyUFuncObject *>(self);
+    Added &added = added_to(ufunc);
+    const auto positional = static_cast<std::size_t>(PyVectorcall_NARGS(flags));
+    for (std::size_t j = 0; !added.registered && j < positional; ++j)
+        if (PyArray_Descr *type = find_bfloat16(values[j])) {
+            const bool good = register_bfloat16(ufunc, added, type);
+            Py_DECREF(type);
+            if (!good) return nullptr;
+        }
+    bool plain = added.full == nullptr || positional <= static_cast<std::size_t>(ufunc->nin);
+    for (Py_ssize_t k = 0; added.full != nullptr && keywords != nullptr && k < PyTuple_GET_SIZE(keywords); ++k)
+        for (PyObject *name : added.full->names)
+            plain = plain && !py::handle(PyTuple_GET_ITEM(keywords, k)).equal(py::handle(name));
+    if (plain) return call_of_ufuncs(self, values, flags, keywords);
+    try {
+        return call_with_parameters(*added.full, values, positional, keywords);
+    } catch (py::error_already_set &error) { error.restore(); } catch (const py::builtin_exception &error) {
+        error.set_error();
+    } catch (const std::bad_alloc &) { PyErr_NoMemory(); }
+    return nullptr;
+}
+
+template <class Family>
+py::object make_ufunc(const std::string &name, const std::string &documentation, std::size_t index,
+                      const char *signature = nullptr) {
+    void **data = new void *[loop_count];
+    std::fill(data, data + loop_count, reinterpret_cast<void *>(index));
+    py::object made = owned(PyUFunc_FromFuncAndDataAndSignature(
+        Loops<Family>::functions, data, Loops<Family>::types.data(), loop_count, Family::inputs, Family::outputs,
+        PyUFunc_None, keep(name), keep(documentation), 0, signature));
+    auto *ufunc = reinterpret_cast<PyUFuncObject *>(made.ptr());
+    ufunc->obj = py::capsule(new Added{Family::template loop<BFloat16, float>, data[0], Family::parameters,
+                                       ufunc->type_resolver})
+                     .release()
+                     .ptr();
+    ufunc->type_resolver = resolve_types;
+    call_of_ufuncs = ufunc->vectorcall;
+    ufunc->vectorcall = call_ufunc;
+    return made;
+}
 template <class Family>
 void add_ufunc(py::module_ &module, const std::string &name, const std::string &documentation, std::size_t index,
                const char *signature = nullptr) {
-    void **data = new void *[loop_count];
-    std::fill(data, data + loop_count, reinterpret_cast<void *>(index));
-    const char *kept = keep(name);
-    module.attr(kept) = owned(
-        PyUFunc_FromFuncAndDataAndSignature(Loops<Family>::functions, data, Loops<Family>::types.data(), loop_count,
-                                            Family::inputs, 1, PyUFunc_None, kept, keep(documentation), 0, signature));
+    module.attr(name.c_str()) = make_ufunc<Family>(name, documentation, index, signature);
+}
+
+// Makes `plain`, a ufunc, take parameters too; it stays a ufunc in all else.
+void take_parameters(py::object plain, py::object full, const std::string &name, std::vector<std::string> operands,
+                     const Parameters &parameters) {
+    auto *with = new WithParameters{name, std::move(operands), {}, {}, full.release().ptr()};
+    for (std::size_t j = 0; j < parameters.count; ++j) {
+        with->names.push_back(py::str(parameters.list[j].name).release().ptr());
+        with->defaults.push_back(py::float_(parameters.list[j].value).release().ptr());
+    }
+    added_to(reinterpret_cast<PyUFuncObject *>(plain.ptr())).full = with;
 }
 
 struct Row {
-    const char *name, *saves, *formula, *limits, *source;
+    const char *name, *saves;
+    Parameters given;
+    const char *formula, *limits, *source;
 };
-#define PYNN_ROW(name, saves, formula, limits, source) Row{#name, #saves, formula, limits, source},
+#define PYNN_ROW(name, saves, parameters, formula, limits, source)                                                     \
+    Row{#name, #saves, parameters, formula, limits, source},
 constexpr Row rows[] = {PYNN_ACTIVATIONS(PYNN_ROW)};
 #undef PYNN_ROW
 
 const char *const types_note =
-    R"(float32 and float64 are computed as they are, float16 as float32, integers and bool as float64.
+    R"(float32 and float64 are computed as they are; float16 and bfloat16 (of the package
+    ml_dtypes) in float32, and rounded to what they are; integers and bool as float64.
 )";
 
 // Examples that hold for every row: the formula, and what a gradient is.
@@ -233,6 +516,18 @@ True
 )";
 }
 
+std::string number_text(double value) { return text_of(py::float_(value).attr("__format__")("g")); }
+
+std::string parameters_documentation(const Row &row) {
+    std::string text;
+    for (std::size_t j = 0; j < row.given.count; ++j) {
+        const Parameter &p = row.given.list[j];
+        text += std::string(p.name) + " : array_like, default " + number_text(p.value) + "\n    " + p.meaning +
+                " Broadcasts against the other operands;\n    for 16-bit ones it is a float32.\n";
+    }
+    return text;
+}
+
 std::string forward_documentation(const Row &row) {
     return std::string(row.formula) + R"(, elementwise.
 
@@ -240,14 +535,14 @@ Parameters
 ----------
 x : array_like
     Any shape. )" +
-           types_note + R"(out, where, dtype, ... : optional
-    As for every NumPy ufunc.
+           types_note + parameters_documentation(row) + R"(out, where, dtype, ... : optional
+    As for every NumPy ufunc, by name.
 
 Returns
 -------
 y : ndarray or scalar
-    The shape of `x`. Within 1 ULP of the exact value (float64: 2 ULP), the same bits on every instruction set and for
-    any number of threads; no floating-point warnings.
+    The shape of the operands together. Within 1 ULP of the exact value (float64: 2 ULP), the same bits on every
+    instruction set and for any number of threads; no floating-point warnings.
 
 Raises
 ------
@@ -274,8 +569,8 @@ dy : array_like
     What the forward pass saves: )" +
            (output ? "the output" : "the input") + " of `" + row.name + R"(`. Broadcasts against `dy`.
     )" + types_note +
-           R"(out, where, dtype, ... : optional
-    As for every NumPy ufunc.
+           parameters_documentation(row) + R"(out, where, dtype, ... : optional
+    As for every NumPy ufunc, by name.
 
 Returns
 -------
@@ -288,6 +583,61 @@ TypeError
     For complex, object and extended-precision operands.
 )" + backward_example(row.name, output);
 }
+
+const char *const prelu_documentation = R"(x if x > 0 else slope * x, elementwise, with a slope that is learned.
+
+Parameters
+----------
+x : array_like
+    Any shape.
+slope : array_like
+    The slope where x <= 0, of any sign; broadcasts against `x`. Types are those of `leaky_relu`.
+out, where, dtype, ... : optional
+    As for every NumPy ufunc, by name.
+
+Returns
+-------
+y : ndarray or scalar
+    The bits of ``leaky_relu(x, slope)``.
+
+Notes
+-----
+Slopes per channel need a shape that broadcasts, such as (channels, 1, 1); torch.nn.functional.prelu takes the channel
+axis to be the second. Source: He, Zhang, Ren and Sun (2015), Delving deep into rectifiers.
+
+Examples
+--------
+>>> import numpy as np, pynn
+>>> pynn.prelu(np.array([[-2.0, 3.0], [-4.0, -8.0]]), [0.5, 0.25])
+array([[-1.,  3.],
+       [-2., -2.]])
+)";
+
+const char *const prelu_backward_documentation = R"(Gradients of prelu, elementwise, by its input and by its slope.
+
+Parameters
+----------
+dy : array_like
+    Gradient with respect to the output.
+x, slope : array_like
+    The operands of `prelu`.
+out, where, dtype, ... : optional
+    As for every NumPy ufunc of two outputs, by name.
+
+Returns
+-------
+dx : ndarray or scalar
+    Gradient with respect to `x`: dy where x > 0, else slope * dy.
+dslope : ndarray or scalar
+    What each element adds to the gradient with respect to its slope: x * dy where x < 0, else 0. Sum it over the axes
+    that `slope` was broadcast along, as the layer `pynn.layers.PRelu` does.
+
+Examples
+--------
+>>> import numpy as np, pynn
+>>> pynn.prelu_backward(np.ones(2), np.array([-2.0, 3.0]), 0.25)
+(array([0.25, 1.  ]), array([-2.,  0.]))
+)";
 
 const char *const softmax_documentation = R"(exp(x) / sum(exp(x)) along an axis.
 
@@ -346,6 +696,19 @@ Examples
 array([ 0.25, -0.25])
 )";
 
+template <int Count>
+void add_parameters(py::module_ &module, const Row &row, std::size_t index, py::object forward, py::object backward) {
+    const std::string name = row.name, suffix = "_with_parameters";
+    auto full = [&](const std::string &of, auto family, py::object plain, std::vector<std::string> operands) {
+        using Family = decltype(family);
+        py::object made = make_ufunc<Family>(of + suffix, "`" + of + "` with its parameters as operands.", index);
+        module.attr((of + suffix).c_str()) = made; // where pickle finds it
+        take_parameters(plain, made, of, std::move(operands), row.given);
+    };
+    full(name, ForwardGiven<Count>(), forward, {"x"});
+    full(name + "_backward", BackwardGiven<Count>(), backward, {"dy", row.saves});
+}
+
 } // namespace
 
 void bind_activations(py::module_ &module) {
@@ -353,11 +716,20 @@ void bind_activations(py::module_ &module) {
     for (std::size_t i = 0; i < activation_count; ++i) {
         const Row &row = rows[i];
         const std::string name = row.name;
-        table[i] = py::make_tuple(name, row.saves);
-        add_ufunc<Forward>(module, name, forward_documentation(row), i);
-        add_ufunc<Backward>(module, name + "_backward", backward_documentation(row), i);
+        py::object forward = make_ufunc<Forward>(name, forward_documentation(row), i);
+        py::object backward = make_ufunc<Backward>(name + "_backward", backward_documentation(row), i);
+        module.attr(name.c_str()) = forward;
+        module.attr((name + "_backward").c_str()) = backward;
+        if (row.given.count == 1) add_parameters<1>(module, row, i, forward, backward);
+        if (row.given.count == 2) add_parameters<2>(module, row, i, forward, backward);
+        py::dict defaults;
+        for (std::size_t j = 0; j < row.given.count; ++j) defaults[row.given.list[j].name] = row.given.list[j].value;
+        table[i] = py::make_tuple(name, row.saves, defaults);
     }
     module.attr("ACTIVATION_TABLE") = table;
+    const auto leaky_relu = static_cast<std::size_t>(ActivationNumber::leaky_relu);
+    add_ufunc<ForwardGiven<1>>(module, "prelu", prelu_documentation, leaky_relu);
+    add_ufunc<PReluBackward>(module, "prelu_backward", prelu_backward_documentation, 0);
     add_ufunc<Softmax>(module, "softmax", softmax_documentation, 0, "(n)->(n)");
     add_ufunc<SoftmaxBackward>(module, "softmax_backward", softmax_backward_documentation, 0, "(n),(n)->(n)");
     add_ufunc<Fma>(module, "fma", "a * b + c, rounded once, by the instruction set in use.", 0);

@@ -7,6 +7,7 @@
 #include "distributions.hpp"
 #include "kernels/affine.hpp"
 #include "kernels/elementwise.hpp"
+#include "kernels/half.hpp"
 #include "kernels/losses.hpp"
 #include "kernels/normalizations.hpp"
 #include "kernels/optimizers.hpp"
@@ -18,6 +19,8 @@ namespace {
 
 #define PYNN_FORWARD(name, ...) forward_loop<PYNN_ISA::name, T>,
 #define PYNN_BACKWARD(name, ...) backward_loop<PYNN_ISA::name, T>,
+#define PYNN_FORWARD_GIVEN(name, ...) forward_given_loop<PYNN_ISA::name, T>,
+#define PYNN_BACKWARD_GIVEN(name, ...) backward_given_loop<PYNN_ISA::name, T>,
 #define PYNN_FILL(name, ...) fill_loop<PYNN_ISA::name, Same<T>>,
 #define PYNN_UPDATE(name, ...) update_loop<PYNN_ISA::name, T>,
 #define PYNN_LOSS(name, ...) loss_loop<PYNN_ISA::name, T>,
@@ -26,6 +29,9 @@ template <class T>
 constexpr Kernels<T> kernels = {
     {PYNN_ACTIVATIONS(PYNN_FORWARD)},
     {PYNN_ACTIVATIONS(PYNN_BACKWARD)},
+    {PYNN_ACTIVATIONS(PYNN_FORWARD_GIVEN)},
+    {PYNN_ACTIVATIONS(PYNN_BACKWARD_GIVEN)},
+    prelu_backward_loop<T>,
     fma_loop<T>,
     softmax_row<T>,
     softmax_backward_row<T>,
@@ -56,6 +62,8 @@ constexpr Kernels<T> kernels = {
 };
 #undef PYNN_FORWARD
 #undef PYNN_BACKWARD
+#undef PYNN_FORWARD_GIVEN
+#undef PYNN_BACKWARD_GIVEN
 #undef PYNN_FILL
 #undef PYNN_UPDATE
 #undef PYNN_LOSS
@@ -80,6 +88,10 @@ constexpr KernelTable PYNN_PASTE(PYNN_ISA, _table) = {
     {PYNN_DISTRIBUTIONS(PYNN_FILL_BFLOAT16)},
     {PYNN_DISTRIBUTIONS(PYNN_FILL_FLOAT16)},
     PYNN_ISA::plain_sum<double>,
+    PYNN_ISA::narrow_loop<PYNN_ISA::BFloat16>,
+    PYNN_ISA::narrow_loop<PYNN_ISA::Float16>,
+    PYNN_ISA::widen_loop<PYNN_ISA::WideBFloat16>,
+    PYNN_ISA::widen_loop<PYNN_ISA::WideFloat16>,
 };
 #undef PYNN_FILL_BFLOAT16
 #undef PYNN_FILL_FLOAT16

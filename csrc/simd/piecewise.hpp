@@ -95,6 +95,11 @@ template <class V> PYNN_INLINE Parts<V> reciprocal_of_one_plus(ShortExponential<
     return {r, r * fma(-d.low, r, fma(-d.high, r, 1 - V{}))};
 }
 
+template <class V> PYNN_INLINE Parts<V> reciprocal(V d) {
+    V r = 1 / d;
+    return {r, r * fma(-d, r, 1 - V{})};
+}
+
 // The table's function of |x|, of two: for x <= 0 and for x > 0; not loose
 template <const Table &table, class V> PYNN_INLINE Parts<V> one_sided(V x) {
     V bounded = at_least(-table.greatest[0], at_most(table.greatest[1], x));
@@ -130,6 +135,17 @@ template <class V> PYNN_INLINE V rounded_expm1(V t) {
         return rounded_product(bounded, piecewise<expm1_table>(-bounded));
     } else {
         return rounded(expm1_parts(t));
+    }
+}
+// t and its rest
+template <class V> PYNN_INLINE V rounded_expm1(V t, V tail) {
+    if constexpr (by_table<V>) {
+        V bounded = at_least(-expm1_table.greatest[0], t);
+        Parts<V> f = piecewise<expm1_table>(-bounded);
+        return fma(bounded, f.high, fma(bounded, f.low, tail * fma(bounded, rounded(f), 1 - V{})));
+    } else {
+        Parts<V> m = expm1_parts(t);
+        return m.high + fma(tail, 1 + m.high, m.low);
     }
 }
 

@@ -217,6 +217,7 @@ class Torch(Framework):
             exponential=torch.exp,
             linear=torch.clone,
             gelu_tanh=partial(torch.nn.functional.gelu, approximate="tanh"),
+            threshold=lambda x: torch.nn.functional.threshold(x, 0, 0),
         )
 
     def inference(self, f, *arrays):
