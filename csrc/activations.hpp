@@ -723,6 +723,52 @@ struct linear {
     template <class V> static PYNN_INLINE V backward(V dy, V y) { return keep_nan(y, dy); }
 };
 
+// a sigmoid(b), of two halves of what a layer is given
+struct glu {
+    template <class V> static PYNN_INLINE V forward(V a, V b) {
+        V y = gated<false>(a, b);
+        return select(b == -static_cast<element<V>>(__builtin_inf()), a * V{}, y); // NaN of an infinite a
+    }
+    template <class V> static PYNN_INLINE V a_backward(V dy, V b) { return forward(dy, b); }
+    template <class V> static PYNN_INLINE V b_backward(V dy, V a, V b) {
+        V slope = gated<true>(a, b);
+        return dy * select(magnitude(b) == static_cast<element<V>>(__builtin_inf()), a * V{}, slope);
+    }
+
+  private:
+    // a sigmoid(b), or a sigmoid(b) sigmoid(-b). A large a may meet an exponential that is too small: it is taken in two.
+    template <bool Slope, class V> static PYNN_INLINE V gated(V a, V b) {
+        constexpr bool single = sizeof(element<V>) == 4;
+        constexpr element<V> far = single ? element<V>(-130) : element<V>(-760), part = single ? 64 : 700;
+        V t = negative_magnitude(b);
+        auto is_far = t < far, negative = Slope ? (a == a) | (a != a) : b < 0;
+        t = select(is_far, t + part, t);
+        Parts<V> e_part = single // e^-part
+                              ? constant<V>(0x1.969d47321e4ccp-93, -0x1.5034b5fe3da71p-147)
+                              : constant<V>(0x1.14f2b0fb9307fp-1010, 0x0.00000000000acp-1022);
+        Parts<V> scaled_a = times(a, select(is_far & negative, e_part, whole(1 - V{})));
+        V y;
+        if constexpr (by_table<V>) {
+            ShortExponential<V> e = short_exp(t);
+            Parts<V> r = reciprocal_of_one_plus(e);
+            ShortExponential<V> gate = Slope ? e : or_one(b, e);
+            Parts<V> g = product(gate.mantissa, Slope ? product(r, r) : r);
+            g = {gate.power.first(g.high), gate.power.first(g.low)};
+            V low = fma(scaled_a.high, g.low, scaled_a.low * g.high);
+            y = gate.power.second(fma(scaled_a.high, g.high, select(low - low == 0, low, V{})));
+        } else {
+            Exponential<V> e = exp_parts(t, V{}, ExpConstants<element<V>>::lowest);
+            Parts<V> p = power(e), d = fast_two_sum(1 - V{}, p.high);
+            d.low += p.low;
+            Parts<V> g = quotient(select(negative, p, whole(1 - V{})), d);
+            if constexpr (Slope) g = quotient(g, d);
+            V low = fma(scaled_a.high, g.low, scaled_a.low * g.high);
+            y = fma(scaled_a.high, g.high, select(low - low == 0, low, V{})) * select(negative, e.rest, 1 - V{});
+        }
+        return with_sign_of(y, a);
+    }
+};
+
 // The parameters of a struct's row, and its functions with their defaults.
 template <class A> constexpr Parameters parameters_of = {};
 #define PYNN_PARAMETERS(name, saves, parameters, ...)                                                                  \

@@ -56,11 +56,19 @@ template <class T> struct Kernels {
                                              const std::size_t *steps, T *dx, std::size_t n);
     void (*prelu_backward)(const T *dy, const T *x, const T *slope, std::size_t slope_step, T *dx, T *dslope,
                            std::size_t n);
+    void (*glu)(const T *a, const T *b, T *y, std::size_t n);
+    void (*glu_backward)(const T *dy, const T *a, const T *b, T *da, T *db, std::size_t n);
     void (*fused_multiply_add)(const T *a, const T *b, const T *c, T *y, std::size_t n);
 
     // One row each.
     void (*softmax)(const T *x, T *y, std::size_t n);
     void (*softmax_backward)(const T *dy, const T *y, T *dx, std::size_t n);
+    void (*softmin)(const T *x, T *y, std::size_t n);
+    void (*softmin_backward)(const T *dy, const T *y, T *dx, std::size_t n);
+    void (*log_softmax)(const T *x, T *y, std::size_t n);
+    void (*log_softmax_backward)(const T *dy, const T *y, T *dx, std::size_t n);
+    void (*logsumexp)(const T *x, T *y, std::size_t n); // y is one number
+    void (*logsumexp_backward)(const T *dy, const T *x, const T *y, T *dx, std::size_t n);
 
     // Elements start .. start + n - 1 of the stream of a key.
     void (*fill[distribution_count])(T *out, std::uint64_t key, std::uint64_t start, std::size_t n,

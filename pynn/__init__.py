@@ -27,15 +27,21 @@ from ._core import (
     affine_backward,
     get_isa,
     get_num_threads,
+    log_softmax,
+    log_softmax_backward,
+    logsumexp,
+    logsumexp_backward,
     pack,
     prelu,
     prelu_backward,
     set_num_threads,
     softmax,
     softmax_backward,
+    softmin,
+    softmin_backward,
     use_isa,
 )
-from .activations import ACTIVATIONS
+from .activations import ACTIVATIONS, glu, glu_backward
 
 __version__ = "0.1.0"
 
@@ -50,8 +56,14 @@ __all__ = [
     "get_include",
     "get_isa",
     "get_num_threads",
+    "glu",
+    "glu_backward",
     "initializers",
     "layers",
+    "log_softmax",
+    "log_softmax_backward",
+    "logsumexp",
+    "logsumexp_backward",
     "losses",
     "networks",
     "optimizers",
@@ -64,6 +76,8 @@ __all__ = [
     "show_config",
     "softmax",
     "softmax_backward",
+    "softmin",
+    "softmin_backward",
     "use_backend",
     "use_isa",
 ]

@@ -17,6 +17,14 @@ prelu: np.ufunc
 prelu_backward: np.ufunc
 softmax: np.ufunc
 softmax_backward: np.ufunc
+softmin: np.ufunc
+softmin_backward: np.ufunc
+log_softmax: np.ufunc
+log_softmax_backward: np.ufunc
+logsumexp: np.ufunc
+logsumexp_backward: np.ufunc
+glu_halves: np.ufunc
+glu_halves_backward: np.ufunc
 
 def __getattr__(name: str) -> np.ufunc: ...  # the activations: their names come from the table
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ._backend import functions
 from ._checks import number, real_array
-from .activations import ACTIVATIONS, Activation
+from .activations import ACTIVATIONS, Activation, halves
 from .random import RNG, key
 
 __all__ = [
@@ -24,8 +24,10 @@ __all__ = [
     "Affine",
     "BatchNormalization",
     "Dropout",
+    "Glu",
     "IdentityWithLoss",
     "LayerNormalization",
+    "PRelu",
     "RMSNormalization",
     "SigmoidWithLoss",
     "SoftmaxWithLoss",
@@ -319,6 +321,91 @@ class PRelu:
     def _operand(self) -> Any:
         """The slopes; a single one as a Python number, which takes the type of the input."""
         return float(self.slope) if self.slope.ndim == 0 else self.slope
+
+
+class _AlongAxis:
+    """A function along an axis as a layer, whose backward takes its output."""
+
+    function: ClassVar[str]
+
+    def __init__(self, axis: int = -1) -> None:
+        self.axis = axis
+        self._saved: Array | None = None
+
+    def forward(self, x: npt.ArrayLike) -> Array:
+        """Compute the function of x, an array of at least one dimension."""
+        y: Array = getattr(functions(), self.function)(x, axis=self.axis)
+        self._saved = y
+        return y
+
+    def backward(self, dout: npt.ArrayLike) -> Array:
+        """Compute the gradient of the input from dout, that of the output."""
+        saved = _after_forward(self, self._saved)
+        backward = getattr(functions(), f"{self.function}_backward")
+        dx: Array = backward(_gradient(dout, saved.shape), saved, axis=self.axis)
+        return dx
+
+
+for _function in ("softmax", "softmin", "log_softmax"):
+    _name = _function.title().replace("_", "")
+    _doc = f"""`pynn.{_function}` as a layer, with ``forward(x)`` and ``backward(dout)``.
+
+    Parameters
+    ----------
+    axis : int, default -1
+        The axis it runs along.
+
+    Examples
+    --------
+    >>> import numpy as np, pynn
+    >>> layer, x = pynn.layers.{_name}(axis=0), np.array([[1.0, 2.0], [3.0, 5.0]])
+    >>> bool((layer.forward(x) == pynn.{_function}(x, axis=0)).all())
+    True
+    >>> layer.backward(np.ones((2, 2))).shape
+    (2, 2)
+    """
+    globals()[_name] = type(
+        _name,
+        (_AlongAxis,),
+        {"function": _function, "__doc__": _doc, "__module__": __name__},
+    )
+    __all__.append(_name)
+del _function, _name, _doc
+
+
+class Glu:
+    """`pynn.glu` as a layer, with ``forward(x)`` and ``backward(dout)``.
+
+    Parameters
+    ----------
+    axis : int, default -1
+        The axis that is halved.
+
+    Examples
+    --------
+    >>> import numpy as np, pynn
+    >>> layer = pynn.layers.Glu()
+    >>> layer.forward([[4.0, 8.0, 0.0, 0.0]])
+    array([[2., 4.]])
+    >>> layer.backward([[1.0, 1.0]])
+    array([[0.5, 0.5, 1. , 2. ]])
+    """
+
+    def __init__(self, axis: int = -1) -> None:
+        self.axis = axis
+        self._saved: Array | None = None
+
+    def forward(self, x: npt.ArrayLike) -> Array:
+        """Compute glu of x, whose axis is of even length."""
+        self._saved = np.asarray(x)
+        y: Array = functions().glu_halves(*halves(self._saved, self.axis), axis=self.axis)
+        return y
+
+    def backward(self, dout: npt.ArrayLike) -> Array:
+        """Compute the gradient of the input from dout, that of the output."""
+        a, b = halves(_after_forward(self, self._saved), self.axis)
+        parts = functions().glu_halves_backward(_gradient(dout, a.shape), a, b, axis=self.axis)
+        return np.concatenate(parts, self.axis)
 
 
 class SoftmaxWithLoss:

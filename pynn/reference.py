@@ -32,12 +32,20 @@ __all__ = [
     "affine",
     "affine_backward",
     "fill",
+    "glu_halves",
+    "glu_halves_backward",
+    "log_softmax",
+    "log_softmax_backward",
+    "logsumexp",
+    "logsumexp_backward",
     "pack",
     "philox4x32",
     "prelu",
     "prelu_backward",
     "softmax",
     "softmax_backward",
+    "softmin",
+    "softmin_backward",
 ]
 
 Array = npt.NDArray[Any]
@@ -609,6 +617,143 @@ def softmax_backward(dy: npt.ArrayLike, y: npt.ArrayLike, axis: int = -1) -> Arr
     with np.errstate(all="ignore"):
         dx: Array = y * (dy - np.sum(dy * y, axis, keepdims=True))
     return dx.astype(dtype, copy=False)
+
+
+def softmin(x: npt.ArrayLike, axis: int = -1) -> Array:
+    """Softmax of -x.
+
+    Examples
+    --------
+    >>> from pynn import reference
+    >>> reference.softmin([[0.0, 0.0]])
+    array([[0.5, 0.5]])
+    """
+    _, dtype = _types(x)
+    return softmax(-_floats(x)[0], axis).astype(dtype, copy=False)
+
+
+def softmin_backward(dy: npt.ArrayLike, y: npt.ArrayLike, axis: int = -1) -> Array:
+    """y * (sum(dy * y) - dy) along an axis; y is the output of softmin.
+
+    Examples
+    --------
+    >>> from pynn import reference
+    >>> reference.softmin_backward([[1.0, 0.0]], [[0.5, 0.5]])
+    array([[-0.25,  0.25]])
+    """
+    return -softmax_backward(dy, y, axis)
+
+
+def _log_sum(x: Array, axis: int) -> tuple[Array, Array]:
+    """Find the greatest x, and log(sum(exp(x - greatest))) without rounding a sum near 1 to 1."""
+    greatest = np.max(x, axis, keepdims=True, initial=-np.inf)
+    e = np.where(x == greatest, 0, np.exp(x - greatest))
+    many = np.sum(x == greatest, axis, keepdims=True, dtype=x.dtype)
+    return greatest, np.log1p(many - 1 + np.sum(e, axis, keepdims=True))
+
+
+def log_softmax(x: npt.ArrayLike, axis: int = -1) -> Array:
+    """x - logsumexp(x) along an axis.
+
+    Examples
+    --------
+    >>> from pynn import reference
+    >>> reference.log_softmax([[0.0, 0.0]]).round(4)
+    array([[-0.6931, -0.6931]])
+    """
+    _, dtype = _types(x)
+    (x,) = _floats(x)
+    with np.errstate(all="ignore"):
+        greatest, log = _log_sum(x, axis)
+        y: Array = (x - greatest) - log
+    return y.astype(dtype, copy=False)
+
+
+def log_softmax_backward(dy: npt.ArrayLike, y: npt.ArrayLike, axis: int = -1) -> Array:
+    """dy - exp(y) * sum(dy) along an axis; y is the output of log_softmax.
+
+    Examples
+    --------
+    >>> from pynn import reference
+    >>> reference.log_softmax_backward([[1.0, 0.0]], [[0.0, 0.0]])
+    array([[ 0., -1.]])
+    """
+    _, dtype = _types(dy, y)
+    dy, y = _floats(dy, y)
+    with np.errstate(all="ignore"):
+        dx: Array = dy - np.exp(y) * np.sum(dy, axis, keepdims=True)
+    return dx.astype(dtype, copy=False)
+
+
+def logsumexp(x: npt.ArrayLike, axis: int = -1) -> Any:
+    """log(sum(exp(x))) along an axis, which it takes away.
+
+    Examples
+    --------
+    >>> from pynn import reference
+    >>> float(reference.logsumexp([1000.0, 1000.0]).round(4))
+    1000.6931
+    """
+    _, dtype = _types(x)
+    (x,) = _floats(x)
+    with np.errstate(all="ignore"):
+        greatest, log = _log_sum(x, axis)
+        y = np.squeeze(greatest + (log if x.shape[axis] else 0), axis)
+    return y.astype(dtype, copy=False)[()]
+
+
+def logsumexp_backward(
+    dy: npt.ArrayLike, x: npt.ArrayLike, y: npt.ArrayLike, axis: int = -1
+) -> Array:
+    """dy * exp(x - y), the axis restored; y is the output of logsumexp.
+
+    Examples
+    --------
+    >>> from pynn import reference
+    >>> reference.logsumexp_backward(2.0, [0.0, 1.0], 1.0).round(4)
+    array([0.7358, 2.    ])
+    """
+    _, dtype = _types(dy, x, y)
+    dy, x, y = _floats(dy, x, y)
+    with np.errstate(all="ignore"):
+        dx: Array = np.expand_dims(dy, axis) * np.exp(x - np.expand_dims(y, axis))
+    return dx.astype(dtype, copy=False)
+
+
+def glu_halves(a: npt.ArrayLike, b: npt.ArrayLike, axis: int = -1) -> Any:
+    """A * sigmoid(b): glu of the two halves; the axis does not matter here.
+
+    Examples
+    --------
+    >>> from pynn import reference
+    >>> reference.glu_halves([4.0], [0.0])
+    array([2.])
+    """
+    return _glu(a, b)
+
+
+def glu_halves_backward(
+    dy: npt.ArrayLike, a: npt.ArrayLike, b: npt.ArrayLike, axis: int = -1
+) -> tuple[Any, Any]:
+    """dy * sigmoid(b), and dy * a * sigmoid(b) * sigmoid(-b).
+
+    Examples
+    --------
+    >>> from pynn import reference
+    >>> reference.glu_halves_backward([1.0], [4.0], [0.0])
+    (array([0.5]), array([1.]))
+    """
+    return _glu(dy, b), _glu_gate(dy, a, b)
+
+
+@_elementwise
+def _glu(a: Array, b: Array) -> Any:
+    return a * _sigmoid(b)
+
+
+@_elementwise
+def _glu_gate(dy: Array, a: Array, b: Array) -> Any:
+    return dy * (a * (_sigmoid(b) * _sigmoid(-b)))
 
 
 # ---- Affine: y = activation(x @ w + b) -----------------------------------------------------------

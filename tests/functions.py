@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 import pynn
+from pynn import _core
 
 
 class Function(NamedTuple):
@@ -50,6 +51,23 @@ def _functions():
     yield Function("softmax", pynn.softmax, {"x": (3, "n")}, (3, "n"), slices=False)
     operands = {"dy": (3, "n"), "y": (3, "n")}
     yield Function("softmax_backward", pynn.softmax_backward, operands, (3, "n"), slices=False)
+    for name in ("softmin", "log_softmax"):
+        f, backward = getattr(pynn, name), getattr(pynn, f"{name}_backward")
+        yield Function(name, f, {"x": (3, "n")}, (3, "n"), slices=False)
+        yield Function(f"{name}_backward", backward, operands, (3, "n"), slices=False)
+    yield Function("logsumexp", pynn.logsumexp, {"x": (3, "n")}, (3,), slices=False)
+    operands = {"dy": (3,), "x": (3, "n"), "y": (3,)}
+    yield Function("logsumexp_backward", pynn.logsumexp_backward, operands, (3, "n"))
+    operands = {"a": (3, "n"), "b": (3, "n")}
+    yield Function("glu_halves", _core.glu_halves, operands, (3, "n"))
+    operands = {"dy": (3, "n")} | operands
+    for i, result in enumerate(("da", "db")):
+
+        def half(dy, a, b, out=None, i=i):
+            out = (None,) * i + (out,) + (None,) * (1 - i)
+            return _core.glu_halves_backward(dy, a, b, out=out)[i]
+
+        yield Function(f"glu_halves_backward {result}", half, operands, (3, "n"))
     operands = {"x": (4, 11), "w": (11, "n"), "b": ("n",)}
     yield Function("affine", pynn.affine, operands, (4, "n"), half=False)
 

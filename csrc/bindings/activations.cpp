@@ -264,20 +264,73 @@ void rowwise(char **operands, const npy_intp *dimensions, const npy_intp *steps,
     }
 }
 
-struct Softmax : Rowwise<true, true> {
+// The loop of a family whose rows one kernel computes: from x[0], x[1], ..., the inputs.
+#define PYNN_ROWWISE(Family, rows, kernel_name, ...)                                                                   \
+    struct Family : Rowwise<PYNN_UNPACK rows> {                                                                        \
+        template <class From, class T>                                                                                 \
+        static void loop(char **operands, const npy_intp *n, const npy_intp *steps, void *) {                          \
+            auto kernel = active_kernels_of<T>().kernel_name;                                                          \
+            rowwise<Family, From, T>(operands, n, steps, [kernel](const T *const *x, T *y, std::size_t length) {       \
+                kernel(__VA_ARGS__, y, length);                                                                        \
+            });                                                                                                        \
+        }                                                                                                              \
+    };
+#define PYNN_UNPACK(...) __VA_ARGS__
+PYNN_ROWWISE(Softmax, (true, true), softmax, x[0])
+PYNN_ROWWISE(SoftmaxBackward, (true, true, true), softmax_backward, x[0], x[1])
+PYNN_ROWWISE(Softmin, (true, true), softmin, x[0])
+PYNN_ROWWISE(SoftminBackward, (true, true, true), softmin_backward, x[0], x[1])
+PYNN_ROWWISE(LogSoftmax, (true, true), log_softmax, x[0])
+PYNN_ROWWISE(LogSoftmaxBackward, (true, true, true), log_softmax_backward, x[0], x[1])
+PYNN_ROWWISE(LogSumExp, (true, false), logsumexp, x[0])
+PYNN_ROWWISE(LogSumExpBackward, (false, true, false, true), logsumexp_backward, x[0], x[1], x[2])
+#undef PYNN_ROWWISE
+#undef PYNN_UNPACK
+
+// call(inputs, outputs, n) for elementwise functions of rows, which threads share as they share other elements
+template <class Family, class From, class T, class Call>
+void elementwise_rows(char **operands, const npy_intp *dimensions, const npy_intp *steps, Call call) {
+    constexpr int inputs = Family::inputs, count_of_operands = Family::operands;
+    const npy_intp rows = dimensions[0], length = dimensions[1], *steps_in_row = steps + count_of_operands;
+    bool contiguous = std::is_same_v<From, T>;
+    for (int j = 0; j < count_of_operands; ++j)
+        contiguous = contiguous && (steps_in_row[j] == sizeof(T) || length == 1);
+    parallel_for(static_cast<std::size_t>(rows * length), elementwise_grain, [&](std::size_t begin, std::size_t end) {
+        T buffers[count_of_operands][buffer_length];
+        while (begin < end) {
+            const npy_intp row = static_cast<npy_intp>(begin) / length, at = static_cast<npy_intp>(begin) % length;
+            npy_intp count = std::min(length - at, static_cast<npy_intp>(end - begin));
+            if (!contiguous) count = std::min(count, buffer_length);
+            T *own[count_of_operands];
+            char *place[count_of_operands];
+            for (int j = 0; j < count_of_operands; ++j) {
+                place[j] = operands[j] + row * steps[j] + at * steps_in_row[j];
+                own[j] = contiguous ? reinterpret_cast<T *>(place[j]) : buffers[j];
+                if (!contiguous && j < inputs) gather<From>(place[j], steps_in_row[j], count, own[j]);
+            }
+            call(own, own + inputs, static_cast<std::size_t>(count));
+            for (int j = inputs; !contiguous && j < count_of_operands; ++j)
+                scatter<Result<From, T>>(own[j], count, place[j], steps_in_row[j]);
+            begin += static_cast<std::size_t>(count);
+        }
+    });
+}
+
+struct Glu : Elementwise<2> {
     template <class From, class T> static void loop(char **operands, const npy_intp *n, const npy_intp *steps, void *) {
-        auto kernel = active_kernels_of<T>().softmax;
-        rowwise<Softmax, From, T>(operands, n, steps,
-                                  [kernel](const T *const *x, T *y, std::size_t length) { kernel(x[0], y, length); });
+        auto kernel = active_kernels_of<T>().glu;
+        elementwise_rows<Glu, From, T>(operands, n, steps, [kernel](T *const *x, T *const *y, std::size_t count) {
+            kernel(x[0], x[1], y[0], count);
+        });
     }
 };
 
-struct SoftmaxBackward : Rowwise<true, true, true> {
+struct GluBackward : Elementwise<3, 0, 2> {
     template <class From, class T> static void loop(char **operands, const npy_intp *n, const npy_intp *steps, void *) {
-        auto kernel = active_kernels_of<T>().softmax_backward;
-        rowwise<SoftmaxBackward, From, T>(operands, n, steps, [kernel](const T *const *x, T *dx, std::size_t length) {
-            kernel(x[0], x[1], dx, length);
-        });
+        auto kernel = active_kernels_of<T>().glu_backward;
+        elementwise_rows<GluBackward, From, T>(
+            operands, n, steps,
+            [kernel](T *const *x, T *const *y, std::size_t count) { kernel(x[0], x[1], x[2], y[0], y[1], count); });
     }
 };
 
@@ -696,6 +749,168 @@ Examples
 array([ 0.25, -0.25])
 )";
 
+const char *const softmin_documentation = R"(exp(-x) / sum(exp(-x)) along an axis: softmax of -x.
+
+Parameters
+----------
+x : array_like
+    At least one-dimensional. Types are those of `softmax`.
+axis : int, optional
+    The axis it runs along; the last one by default.
+out, dtype, ... : optional
+    As for every generalized NumPy ufunc.
+
+Returns
+-------
+y : ndarray
+    The shape of `x`.
+
+Notes
+-----
+Limits are those of `softmax`. As torch.nn.functional.softmin, which asks for its axis (dim); JAX and Keras have none.
+
+Examples
+--------
+>>> import numpy as np, pynn
+>>> pynn.softmin(np.array([0.0, 0.0]))
+array([0.5, 0.5])
+)";
+
+const char *const softmin_backward_documentation = R"(Gradient of softmin: y * (sum(dy * y) - dy) along an axis.
+
+Parameters
+----------
+dy : array_like
+    Gradient with respect to the output, at least one-dimensional.
+y : array_like
+    Output of `softmin`.
+axis : int, optional
+    The axis it runs along; the last one by default.
+out, dtype, ... : optional
+    As for every generalized NumPy ufunc.
+
+Returns
+-------
+dx : ndarray
+    Gradient with respect to `x`.
+
+Examples
+--------
+>>> import numpy as np, pynn
+>>> pynn.softmin_backward(np.array([1.0, 0.0]), np.array([0.5, 0.5]))
+array([-0.25,  0.25])
+)";
+
+const char *const log_softmax_documentation =
+    R"(log(softmax(x)) along an axis: x - logsumexp(x), right to the last digits also near 0.
+
+Parameters
+----------
+x : array_like
+    Logits, at least one-dimensional. Types are those of `softmax`.
+axis : int, optional
+    The axis it runs along; the last one by default.
+out, dtype, ... : optional
+    As for every generalized NumPy ufunc.
+
+Returns
+-------
+y : ndarray
+    The shape of `x`. float32 is within 1 ULP of the exact value, float64 within 2.
+
+Notes
+-----
+A row with NaN in it, and a row of -inf alone, gives NaN; with +inf in it, NaN there and -inf elsewhere, as scipy.special.log_softmax
+does; PyTorch and JAX give NaN throughout. torch.log_softmax asks for its axis (dim), jax.nn.log_softmax defaults to the last one like
+this, scipy's takes all axes together.
+
+Examples
+--------
+>>> import numpy as np, pynn
+>>> pynn.log_softmax(np.array([0.0, 0.0])).round(4)
+array([-0.6931, -0.6931])
+)";
+
+const char *const log_softmax_backward_documentation = R"(Gradient of log_softmax: dy - exp(y) * sum(dy) along an axis.
+
+Parameters
+----------
+dy : array_like
+    Gradient with respect to the output, at least one-dimensional.
+y : array_like
+    Output of `log_softmax`.
+axis : int, optional
+    The axis it runs along; the last one by default.
+out, dtype, ... : optional
+    As for every generalized NumPy ufunc.
+
+Returns
+-------
+dx : ndarray
+    Gradient with respect to the logits.
+
+Examples
+--------
+>>> import numpy as np, pynn
+>>> pynn.log_softmax_backward(np.array([1.0, 0.0]), np.log([0.5, 0.5])).round(4)
+array([ 0.5, -0.5])
+)";
+
+const char *const logsumexp_documentation = R"(log(sum(exp(x))) along an axis, which it takes away.
+
+Parameters
+----------
+x : array_like
+    At least one-dimensional. Types are those of `softmax`.
+axis : int, optional
+    The axis it runs along; the last one by default.
+out, dtype, ... : optional
+    As for every generalized NumPy ufunc.
+
+Returns
+-------
+y : ndarray or scalar
+    The shape of `x` without the axis; ``keepdims=True`` leaves it with length 1. float32 is within 1 ULP of the exact value,
+    float64 within 2; where the greatest element and the logarithm cancel, 2^-40 (float64: 2^-53) of it is within the bound too.
+
+Notes
+-----
+An empty row, and one of -inf alone, gives -inf; one with +inf +inf, with NaN NaN, as in scipy.special.logsumexp. The last axis is the
+default here, all axes together are there and in JAX; torch.logsumexp asks for them (dim).
+
+Examples
+--------
+>>> import numpy as np, pynn
+>>> float(pynn.logsumexp(np.array([1000.0, 1000.0])).round(4))
+1000.6931
+)";
+
+const char *const logsumexp_backward_documentation = R"(Gradient of logsumexp: dy * exp(x - y), the axis restored.
+
+Parameters
+----------
+dy : array_like
+    Gradient with respect to the output.
+x, y : array_like
+    Input and output of `logsumexp`.
+axis : int, optional
+    The axis it runs along; the last one by default.
+out, dtype, ... : optional
+    As for every generalized NumPy ufunc.
+
+Returns
+-------
+dx : ndarray
+    Gradient with respect to `x`, of its shape.
+
+Examples
+--------
+>>> import numpy as np, pynn
+>>> x = np.array([0.0, 0.0])
+>>> pynn.logsumexp_backward(1.0, x, pynn.logsumexp(x)).round(4)
+array([0.5, 0.5])
+)";
+
 template <int Count>
 void add_parameters(py::module_ &module, const Row &row, std::size_t index, py::object forward, py::object backward) {
     const std::string name = row.name, suffix = "_with_parameters";
@@ -732,6 +947,16 @@ void bind_activations(py::module_ &module) {
     add_ufunc<PReluBackward>(module, "prelu_backward", prelu_backward_documentation, 0);
     add_ufunc<Softmax>(module, "softmax", softmax_documentation, 0, "(n)->(n)");
     add_ufunc<SoftmaxBackward>(module, "softmax_backward", softmax_backward_documentation, 0, "(n),(n)->(n)");
+    add_ufunc<Softmin>(module, "softmin", softmin_documentation, 0, "(n)->(n)");
+    add_ufunc<SoftminBackward>(module, "softmin_backward", softmin_backward_documentation, 0, "(n),(n)->(n)");
+    add_ufunc<LogSoftmax>(module, "log_softmax", log_softmax_documentation, 0, "(n)->(n)");
+    add_ufunc<LogSoftmaxBackward>(module, "log_softmax_backward", log_softmax_backward_documentation, 0,
+                                  "(n),(n)->(n)");
+    add_ufunc<LogSumExp>(module, "logsumexp", logsumexp_documentation, 0, "(n)->()");
+    add_ufunc<LogSumExpBackward>(module, "logsumexp_backward", logsumexp_backward_documentation, 0, "(),(n),()->(n)");
+    add_ufunc<Glu>(module, "glu_halves", "a * sigmoid(b), of the two halves that pynn.glu takes.", 0, "(n),(n)->(n)");
+    add_ufunc<GluBackward>(module, "glu_halves_backward", "Gradients of glu_halves by a and b.", 0,
+                           "(n),(n),(n)->(n),(n)");
     add_ufunc<Fma>(module, "fma", "a * b + c, rounded once, by the instruction set in use.", 0);
 }
 

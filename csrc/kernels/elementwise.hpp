@@ -113,6 +113,20 @@ void prelu_backward_loop(const T *dy, const T *x, const T *slope, std::size_t sl
     }
 }
 
+template <class T> void glu_loop(const T *a, const T *b, T *y, std::size_t n) {
+    using V = vec<T>;
+    for (std::size_t i = 0; i < n; i += width<T>)
+        store_up_to(y + i, glu::forward(load_up_to<V>(a + i, n - i), load_up_to<V>(b + i, n - i)), n - i);
+}
+template <class T> void glu_backward_loop(const T *dy, const T *a, const T *b, T *da, T *db, std::size_t n) {
+    using V = vec<T>;
+    for (std::size_t i = 0; i < n; i += width<T>) {
+        V d = load_up_to<V>(dy + i, n - i), u = load_up_to<V>(a + i, n - i), v = load_up_to<V>(b + i, n - i);
+        store_up_to(da + i, glu::a_backward(d, v), n - i);
+        store_up_to(db + i, glu::b_backward(d, u, v), n - i);
+    }
+}
+
 template <class T> void fma_loop(const T *a, const T *b, const T *c, T *y, std::size_t n) {
     using V = vec<T>;
     for (std::size_t i = 0; i < n; i += width<T>) {

@@ -43,15 +43,17 @@ struct WideFloat16 {
 };
 template <class From> void widen_loop(const std::uint16_t *from, float *to, std::size_t n) {
     constexpr std::size_t lanes = width<float>;
-    for (std::size_t i = 0; i < n; i += lanes) {
-        const std::size_t count = n - i < lanes ? n - i : lanes;
-        typename vector_type<std::uint16_t, PYNN_VECTOR_BYTES / 2>::type bits = {};
-        __builtin_memcpy(&bits, from + i, count == lanes ? sizeof bits : count * sizeof *from);
-        const vec<float> wide = From::widen(convert<vec<std::uint32_t>>(bits));
-        if (count == lanes)
-            store(to + i, wide);
-        else
-            store_first(to + i, wide, count);
+    using Bits = typename vector_type<std::uint16_t, PYNN_VECTOR_BYTES / 2>::type;
+    std::size_t i = 0;
+    for (; i + lanes <= n; i += lanes) {
+        Bits bits;
+        __builtin_memcpy(&bits, from + i, sizeof bits);
+        store(to + i, From::widen(convert<vec<std::uint32_t>>(bits)));
+    }
+    if (i < n) {
+        Bits bits = {};
+        __builtin_memcpy(&bits, from + i, (n - i) * sizeof *from);
+        store_first(to + i, From::widen(convert<vec<std::uint32_t>>(bits)), n - i);
     }
 }
 

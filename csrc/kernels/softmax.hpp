@@ -2,7 +2,7 @@
 // partial result carries twice the precision of the row.
 #pragma once
 
-#include "simd/math.hpp"
+#include "simd/piecewise.hpp"
 #include "simd/vec.hpp"
 
 namespace pynn::PYNN_ISA {
@@ -15,27 +15,20 @@ template <> struct PartialSums<float> {
     static constexpr std::size_t vectors = partial_results / width<double>;
     vec<double> sum[vectors] = {};
 
-    using Half = vector_type<float, PYNN_VECTOR_BYTES / 2>::type;
-    // terms: 16 products of two floats each, exact in double
+    // 16 terms: of products of two floats, exact in double
     PYNN_INLINE void add_products(const float *a, const float *b) {
-        for (std::size_t j = 0; j < vectors; ++j) {
-            Half x, y;
-            __builtin_memcpy(&x, a + j * width<double>, sizeof x);
-            __builtin_memcpy(&y, b + j * width<double>, sizeof y);
-            sum[j] += convert<vec<double>>(x) * convert<vec<double>>(y);
-        }
-    }
-    // a block of 16 terms
-    PYNN_INLINE void add(const vec<float> *block) {
-        constexpr auto lanes = std::make_index_sequence<width<float> / 2>();
+        using V = vec<float>;
         for (std::size_t j = 0; j < vectors / 2; ++j) {
-            sum[2 * j] += convert<vec<double>>(half_of<0>(block[j], lanes));
-            sum[2 * j + 1] += convert<vec<double>>(half_of<1>(block[j], lanes));
+            V x = load<V>(a + j * width<float>), y = load<V>(b + j * width<float>);
+            sum[2 * j] += widened<false>(x) * widened<false>(y);
+            sum[2 * j + 1] += widened<true>(x) * widened<true>(y);
         }
     }
-    template <std::size_t Second, std::size_t... I>
-    static PYNN_INLINE Half half_of(vec<float> v, std::index_sequence<I...>) {
-        return __builtin_shufflevector(v, v, (I + Second * sizeof...(I))...);
+    PYNN_INLINE void add(const vec<float> (&terms)[partial_results / width<float>]) {
+        for (std::size_t j = 0; j < vectors / 2; ++j) {
+            sum[2 * j] += widened<false>(terms[j]);
+            sum[2 * j + 1] += widened<true>(terms[j]);
+        }
     }
     PYNN_INLINE void total(double *high, double *low) const {
         double s[partial_results];
@@ -61,10 +54,9 @@ template <> struct PartialSums<double> {
             error[j] += s.low + fma(x, y, -product);
         }
     }
-    // a block of 16 terms
-    PYNN_INLINE void add(const vec<double> *block) {
+    PYNN_INLINE void add(const vec<double> (&terms)[vectors]) {
         for (std::size_t j = 0; j < vectors; ++j) {
-            Parts<vec<double>> s = two_sum(sum[j], block[j]);
+            Parts<vec<double>> s = two_sum(sum[j], terms[j]);
             sum[j] = s.high;
             error[j] += s.low;
         }
@@ -93,15 +85,73 @@ template <class T> PYNN_INLINE void copy_padded(const T *x, std::size_t n, T pad
 
 // f(block of 16, its length) over a row; the last block is a padded copy
 template <class T, class F> PYNN_INLINE void for_blocks(std::size_t n, F f) {
-    for (std::size_t i = 0; i < n; i += partial_results) f(i, n - i < partial_results ? n - i : partial_results);
+    std::size_t i = 0;
+    for (; i + partial_results <= n; i += partial_results) f(i, partial_results);
+    if (i < n) f(i, n - i);
 }
 
-template <class V> PYNN_INLINE V exp_of_difference(V x, V greatest) {
-    Parts<V> difference = two_sum(x, -greatest);
-    V low = select(difference.low == difference.low, difference.low, V{}); // infinities
-    low = select(difference.high < ExpConstants<element<V>>::least, V{}, low);
-    Exponential<V> e = exp_parts(difference.high, low);
-    return (e.scale + e.scale * (e.expm1.high + e.expm1.low)) * e.rest;
+// exp(x - y), whose difference is rounded at the end only; for x <= y, or not much above
+template <bool AnySign = false, class V> PYNN_INLINE V exp_of_difference(V x, V y) {
+    Parts<V> difference = two_sum(x, -y);
+    // of x = -inf too, whose low part is a NaN
+    V low = select(difference.high < ExpConstants<element<V>>::least, V{}, difference.low);
+    if constexpr (by_table<V>) {
+        V t = AnySign ? at_most(EighthConstants::greatest, difference.high) : difference.high;
+        ShortExponential<V> e = short_exp(t, low);
+        return e.power.times(rounded(e.mantissa));
+    } else {
+        V t = difference.high;
+        if constexpr (AnySign)
+            t = select(t > ExpConstants<element<V>>::greatest, splat<V>(ExpConstants<element<V>>::greatest), t);
+        Exponential<V> e = exp_parts<AnySign>(t, low);
+        return (e.scale + e.scale * (e.expm1.high + e.expm1.low)) * e.rest;
+    }
+}
+
+template <class V> PYNN_INLINE V larger(V v, V other) {
+    if constexpr (by_table<V>)
+        return maximum(v, other);
+    else
+        return select(v > other, v, other);
+}
+// NaN may be passed over, but for one at the start
+template <class T> PYNN_INLINE T greatest_of_row(const T *x, std::size_t n) {
+    using V = vec<T>;
+    constexpr std::size_t vectors = partial_results / width<T> > 0 ? partial_results / width<T> : 1;
+    T greatest = x[0];
+    V m[vectors];
+    for (std::size_t j = 0; j < vectors; ++j) m[j] = splat<V>(greatest);
+    constexpr std::size_t chains = 4; // maxima that do not wait for each other
+    std::size_t begin = 0;
+    if (n >= chains * width<T>) {
+        V best[chains];
+        for (std::size_t c = 0; c < chains; ++c) best[c] = m[0];
+        for (; begin + chains * width<T> <= n; begin += chains * width<T>)
+            for (std::size_t c = 0; c < chains; ++c) best[c] = larger(load<V>(x + begin + c * width<T>), best[c]);
+        m[0] = larger(larger(best[0], best[1]), larger(best[2], best[3]));
+    }
+    x += begin;
+    n -= begin;
+    for_blocks<T>(n, [&](std::size_t i, std::size_t lanes) __attribute__((always_inline)) {
+        T buffer[partial_results];
+        const T *block = x + i;
+        if (lanes < partial_results) copy_padded(x + i, lanes, greatest, buffer), block = buffer;
+        for (std::size_t j = 0; j < vectors; ++j) { m[j] = larger(load<V>(block + j * width<T>), m[j]); }
+    });
+    T lanes[partial_results];
+    for (std::size_t j = 0; j < vectors; ++j) store(lanes + j * width<T>, m[j]);
+    for (T value : lanes)
+        if (!(value <= greatest)) greatest = value;
+    return greatest;
+}
+
+// 1 / (total + total_low) in two parts
+template <class V> PYNN_INLINE Parts<V> reciprocal_of_sum(double total, double total_low) {
+    using W = vec<double>;
+    W sum = splat<W>(total), high = 1 / sum;
+    W low = high * fma(-high, splat<W>(total_low), fma(-high, sum, 1 - W{}));
+    const auto first = static_cast<element<V>>(high[0]);
+    return {splat<V>(first), splat<V>(static_cast<element<V>>((high[0] - static_cast<double>(first)) + low[0]))};
 }
 
 template <class T> struct SoftmaxSum {
@@ -133,9 +183,6 @@ template <class T> struct Block {
                 store_first(p + at, v[j], lanes - at);
         }
     }
-    PYNN_INLINE void keep_greatest(const Block &other) {
-        for (std::size_t j = 0; j < vectors; ++j) v[j] = select(other.v[j] > v[j], other.v[j], v[j]);
-    }
     PYNN_INLINE T greatest() const {
         T lanes[partial_results];
         for (std::size_t j = 0; j < vectors; ++j) store(lanes + j * width<T>, v[j]);
@@ -146,20 +193,13 @@ template <class T> struct Block {
     PYNN_INLINE void to_exp(V greatest) {
         for (std::size_t j = 0; j < vectors; ++j) v[j] = exp_of_difference(v[j], greatest);
     }
-    PYNN_INLINE void divide(Parts<V> divisor) {
-        for (std::size_t j = 0; j < vectors; ++j) {
-            Parts<V> q = quotient<V>({v[j], V{}}, divisor);
-            v[j] = q.high + q.low;
-        }
+    PYNN_INLINE void multiply(Parts<V> factor) {
+        for (std::size_t j = 0; j < vectors; ++j) v[j] = fma(v[j], factor.high, v[j] * factor.low);
     }
 };
 
-template <class T> PYNN_INLINE Parts<vec<T>> softmax_divisor(double total, double total_low) {
-    const T high = static_cast<T>(total);
-    return {splat<vec<T>>(high), splat<vec<T>>(static_cast<T>((total - static_cast<double>(high)) + total_low))};
-}
-
 template <class T> PYNN_INLINE SoftmaxSum<T> softmax_row_sum(const T *x, T *y, std::size_t n) {
+    using V = vec<T>;
     if (n == 0) return {};
     constexpr T lowest = -static_cast<T>(__builtin_inf());
     PartialSums<T> sums;
@@ -167,34 +207,36 @@ template <class T> PYNN_INLINE SoftmaxSum<T> softmax_row_sum(const T *x, T *y, s
     if (n <= partial_results) { // all in registers
         Block<T> block(x, n, lowest);
         const T greatest = block.greatest();
-        block.to_exp(splat<vec<T>>(greatest));
+        block.to_exp(splat<V>(greatest));
         sums.add(block.v);
         sums.total(&total, &total_low);
-        block.divide(softmax_divisor<T>(total, total_low));
+        block.multiply(reciprocal_of_sum<V>(total, total_low));
         block.store_to(y, n);
         return {greatest, total};
     }
-    Block<T> most(x, n, lowest);
-    for_blocks<T>(n, [&](std::size_t i, std::size_t lanes)
-                         __attribute__((always_inline)) { most.keep_greatest(Block<T>(x + i, lanes, lowest)); });
-    const T greatest = most.greatest();
+    const T greatest = greatest_of_row(x, n);
     for_blocks<T>(n, [&](std::size_t i, std::size_t lanes) __attribute__((always_inline)) {
         Block<T> block(x + i, lanes, lowest);
-        block.to_exp(splat<vec<T>>(greatest));
+        block.to_exp(splat<V>(greatest));
         sums.add(block.v);
         block.store_to(y + i, lanes);
     });
     sums.total(&total, &total_low);
-    const Parts<vec<T>> divisor = softmax_divisor<T>(total, total_low);
+    const Parts<V> inverse = reciprocal_of_sum<V>(total, total_low);
     for_blocks<T>(n, [&](std::size_t i, std::size_t lanes) __attribute__((always_inline)) {
         Block<T> block(y + i, lanes, 0);
-        block.divide(divisor);
+        block.multiply(inverse);
         block.store_to(y + i, lanes);
     });
     return {greatest, total};
 }
 
 template <class T> void softmax_row(const T *x, T *y, std::size_t n) { softmax_row_sum(x, y, n); }
+
+template <class T> void softmin_row(const T *x, T *y, std::size_t n) {
+    for (std::size_t i = 0; i < n; ++i) y[i] = -x[i];
+    softmax_row(y, y, n);
+}
 
 template <class T> void softmax_backward_row(const T *dy, const T *y, T *dx, std::size_t n) {
     using V = vec<T>;
@@ -224,6 +266,11 @@ template <class T> void softmax_backward_row(const T *dy, const T *y, T *dx, std
         }
         if (partial) __builtin_memcpy(dx + i, a, lanes * sizeof(T));
     });
+}
+
+template <class T> void softmin_backward_row(const T *dy, const T *y, T *dx, std::size_t n) {
+    softmax_backward_row(dy, y, dx, n);
+    for (std::size_t i = 0; i < n; ++i) dx[i] = -dx[i];
 }
 
 } // namespace

@@ -8,6 +8,7 @@
 #include "kernels/affine.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/half.hpp"
+#include "kernels/log_softmax.hpp"
 #include "kernels/losses.hpp"
 #include "kernels/normalizations.hpp"
 #include "kernels/optimizers.hpp"
@@ -32,9 +33,17 @@ constexpr Kernels<T> kernels = {
     {PYNN_ACTIVATIONS(PYNN_FORWARD_GIVEN)},
     {PYNN_ACTIVATIONS(PYNN_BACKWARD_GIVEN)},
     prelu_backward_loop<T>,
+    glu_loop<T>,
+    glu_backward_loop<T>,
     fma_loop<T>,
     softmax_row<T>,
     softmax_backward_row<T>,
+    softmin_row<T>,
+    softmin_backward_row<T>,
+    log_softmax_row<T>,
+    log_softmax_backward_row<T>,
+    logsumexp_row<T>,
+    logsumexp_backward_row<T>,
     {PYNN_DISTRIBUTIONS(PYNN_FILL)},
     Tile<T>::rows,
     panel_columns<T>,

@@ -1,0 +1,169 @@
+// log(sum(exp(x))) of one row, log_softmax, and their backwards. Sums are those of softmax.hpp; the greatest elements,
+// whose exponentials are 1, are counted, so that a small rest keeps its digits.
+#pragma once
+
+#include "kernels/softmax.hpp"
+
+namespace pynn::PYNN_ISA {
+namespace {
+
+// exp(x - greatest) and what its rounding lost; float64 results have digits to spare
+PYNN_INLINE Parts<vec<float>> exp_parts_of_difference(vec<float> x, vec<float> greatest) {
+    using V = vec<float>;
+    Parts<V> difference = two_sum(x, -greatest);
+    V low = select(difference.low == difference.low, difference.low, V{});
+    low = select(difference.high < ExpConstants<float>::least, V{}, low);
+    ShortExponential<V> e = short_exp(difference.high, low);
+    V value = rounded(e.mantissa);
+    return {e.power.times(value), e.power.times((e.mantissa.high - value) + e.mantissa.low)};
+}
+PYNN_INLINE Parts<vec<double>> exp_parts_of_difference(vec<double> x, vec<double> greatest) {
+    return whole(exp_of_difference(x, greatest));
+}
+
+// log(1 + s) for s >= 0
+PYNN_INLINE Parts<double> log_of_one_plus(double s, double s_low) {
+    using V = vec<double>;
+    using C = ExpConstants<double>;
+    Parts<V> rest = fast_two_sum(splat<V>(s), splat<V>(s_low));
+    rest.low = select(rest.low == rest.low, rest.low, V{});
+    Parts<V> total = two_sum(1 - V{}, rest.high);
+    total.low += rest.low;
+    ints<V> exponent = (bits(total.high) >> C::mantissa) - C::bias; // 2^exponent <= total
+    V down = as<V>((C::bias - exponent) << C::mantissa), k = convert<V>(exponent);
+    Parts<V> over = fast_two_sum(total.high * down - 1, total.low * down);
+    over = select(exponent == 0, rest, over);
+    Parts<V> denominator = fast_two_sum(2 - V{}, over.high);
+    denominator.low += over.low;
+    Parts<V> z = quotient(over, denominator);
+    V square = z.high * z.high;
+    V tail = fma(z.high * square, polynomial(square, AtanhConstants<double>::tail), z.low);
+    Parts<V> log = two_sum(k * C::ln2_high, 2 * z.high);
+    log.low += fma(k, splat<V>(C::ln2_low), 2 * tail);
+    log = fast_two_sum(log.high, log.low);
+    V nan = rest.high - rest.high; // NaN of an infinite or missing sum
+    return {(log.high + nan)[0], log.low[0]};
+}
+
+template <class T> struct LogSum {
+    T greatest;
+    Parts<double> log; // of sum(exp(x - greatest))
+};
+
+template <class T> PYNN_INLINE LogSum<T> log_sum(const T *x, std::size_t n) {
+    using V = vec<T>;
+    constexpr std::size_t vectors = partial_results / width<T>;
+    constexpr T lowest = -static_cast<T>(__builtin_inf());
+    const T greatest = greatest_of_row(x, n);
+    PartialSums<T> sums;
+    V lost[vectors] = {};
+    ints<V> counts[vectors] = {};
+    T ones[partial_results];
+    for (T &one : ones) one = 1;
+    for_blocks<T>(n, [&](std::size_t i, std::size_t lanes) __attribute__((always_inline)) {
+        T buffer[partial_results], values[partial_results];
+        const T *block = x + i;
+        if (lanes < partial_results) copy_padded(x + i, lanes, lowest, buffer), block = buffer;
+        for (std::size_t j = 0; j < vectors; ++j) {
+            V v = load<V>(block + j * width<T>);
+            const auto is_greatest = v == splat<V>(greatest);
+            counts[j] -= is_greatest;
+            Parts<V> e = exp_parts_of_difference(v, splat<V>(greatest));
+            store(values + j * width<T>, select(is_greatest, V{}, e.high));
+            lost[j] += select(is_greatest, V{}, e.low);
+        }
+        sums.add_products(values, ones);
+    });
+    double rest, rest_low, all_lost[partial_results];
+    sums.total(&rest, &rest_low);
+    std::ptrdiff_t count = 0;
+    for (std::size_t j = 0; j < vectors; ++j)
+        for (std::size_t lane = 0; lane < width<T>; ++lane) {
+            all_lost[j * width<T> + lane] = static_cast<double>(lost[j][lane]);
+            count += counts[j][lane];
+        }
+    if (greatest == lowest) count = static_cast<std::ptrdiff_t>(n); // not the padding too
+    for (std::size_t half = partial_results / 2; half > 0; half /= 2)
+        for (std::size_t j = 0; j < half; ++j) all_lost[j] += all_lost[j + half];
+    const double others = static_cast<double>(count) - 1, sum = others + rest, back = sum - others;
+    const double error = (others - (sum - back)) + (rest - back);
+    return {greatest, log_of_one_plus(sum, error + (rest_low + all_lost[0]))};
+}
+
+template <class T> void log_softmax_row(const T *x, T *y, std::size_t n) {
+    using V = vec<T>;
+    if (n == 0) return;
+    const LogSum<T> sum = log_sum(x, n);
+    const T high = static_cast<T>(sum.log.high);
+    const T low = static_cast<T>((sum.log.high - static_cast<double>(high)) + sum.log.low);
+    for (std::size_t i = 0; i < n; i += width<T>) {
+        const std::size_t count = n - i < width<T> ? n - i : width<T>;
+        V v = count < width<T> ? load_first<V>(x + i, count, 0) : load<V>(x + i);
+        Parts<V> difference = two_sum(v, splat<V>(-sum.greatest));
+        Parts<V> result = two_sum(difference.high, splat<V>(-high));
+        V rest = result.low + (difference.low - low);
+        result.high += select(rest == rest, rest, V{}); // infinities
+        if (count < width<T>)
+            store_first(y + i, result.high, count);
+        else
+            store(y + i, result.high);
+    }
+}
+
+template <class T> void logsumexp_row(const T *x, T *y, std::size_t n) {
+    if (n == 0) {
+        *y = -static_cast<T>(__builtin_inf());
+        return;
+    }
+    const LogSum<T> sum = log_sum(x, n);
+    const double greatest = static_cast<double>(sum.greatest), high = greatest + sum.log.high, back = high - greatest;
+    const double low = ((greatest - (high - back)) + (sum.log.high - back)) + sum.log.low;
+    *y = static_cast<T>(low - low == 0 ? high + low : high);
+}
+
+// dy - exp(y) sum(dy)
+template <class T> void log_softmax_backward_row(const T *dy, const T *y, T *dx, std::size_t n) {
+    using V = vec<T>;
+    PartialSums<T> sums;
+    T ones[partial_results];
+    for (T &one : ones) one = 1;
+    for_blocks<T>(n, [&](std::size_t i, std::size_t lanes) __attribute__((always_inline)) {
+        T buffer[partial_results];
+        if (lanes < partial_results) copy_padded(dy + i, lanes, T(0), buffer);
+        sums.add_products(lanes < partial_results ? buffer : dy + i, ones);
+    });
+    double total, total_low;
+    sums.total(&total, &total_low);
+    const T high = static_cast<T>(total);
+    const T low = static_cast<T>((total - static_cast<double>(high)) + total_low);
+    for (std::size_t i = 0; i < n; i += width<T>) {
+        const std::size_t count = n - i < width<T> ? n - i : width<T>;
+        const bool partial = count < width<T>;
+        V d = partial ? load_first<V>(dy + i, count, 0) : load<V>(dy + i);
+        V e = exp_of_difference<true>(partial ? load_first<V>(y + i, count, 0) : load<V>(y + i), V{});
+        V rest = -e * low;
+        V result = fma(-e, splat<V>(high), d) + select(rest == rest, rest, V{});
+        if (partial)
+            store_first(dx + i, result, count);
+        else
+            store(dx + i, result);
+    }
+}
+
+// dy exp(x - y), with y = logsumexp(x)
+template <class T> void logsumexp_backward_row(const T *dy, const T *x, const T *y, T *dx, std::size_t n) {
+    using V = vec<T>;
+    V factor = splat<V>(*dy), sum = splat<V>(*y);
+    for (std::size_t i = 0; i < n; i += width<T>) {
+        const std::size_t count = n - i < width<T> ? n - i : width<T>;
+        V v = count < width<T> ? load_first<V>(x + i, count, 0) : load<V>(x + i);
+        V result = factor * exp_of_difference<true>(v, sum);
+        if (count < width<T>)
+            store_first(dx + i, result, count);
+        else
+            store(dx + i, result);
+    }
+}
+
+} // namespace
+} // namespace pynn::PYNN_ISA

@@ -1,0 +1,317 @@
+"""log_softmax, logsumexp, softmin and glu: accuracy, limits as SciPy has them, axes, gradients."""
+
+import warnings
+
+import numpy as np
+import pytest
+import scipy.special
+
+import oracles
+import pynn
+from oracles import CTX, Mp, ulp_error_mp, ulp_errors
+from pynn import _core, layers
+from test_softmax import rows
+
+FORWARD = {np.float32: 1.0, np.float64: 2.0}
+# logsumexp adds the greatest element and a logarithm, which may cancel: an error of so much of it is right too.
+CANCELS = {np.float32: 2.0**-40, np.float64: 2.0**-53}
+INF, NAN = np.inf, np.nan
+LIMITS = [
+    [-INF, -INF],
+    [INF, 1],
+    [INF, INF, 0],
+    [INF, -INF],
+    [-INF, 1],
+    [-INF],
+    [INF],
+    [NAN, 1],
+    [1, NAN],
+    [INF, NAN],
+    [NAN, INF],
+    [0] * 40 + [INF, -INF],
+    [0] * 40 + [NAN],
+    [-INF] * 40,
+    [7],
+    [-0.0, 0.0],
+]
+
+
+def wide_log_sum(x):
+    """greatest, log(sum(exp(x - greatest))) in the wider type, no sum rounded to 1."""
+    wide = x.astype(oracles.WIDER[x.dtype.type])
+    at = wide.argmax()
+    return wide, wide[at], np.log1p(np.exp(np.delete(wide, at) - wide[at]).sum())
+
+
+def test_accuracy(dtype, isa, rng, record_ulp):
+    """Within the bounds on rows of every length, nearly equal to nearly one-hot."""
+    if dtype == np.float64 and not oracles.HAS_LONGDOUBLE:
+        pytest.skip("long double is double here")
+    kinds = [*rows(rng, dtype)]
+    kinds += [np.array([0.5, -d, -d - 3], dtype) for d in (1, 10, 20, 30, 60, 80, 100)]
+    kinds += [np.full(n, v, dtype) for n in (1, 2, 15, 16, 17, 100) for v in (0, -3.3, 700)]
+    for x in kinds:
+        wide, greatest, log = wide_log_sum(x)
+        with np.errstate(all="raise"):
+            got, total = pynn.log_softmax(x), pynn.logsumexp(x)
+        error = ulp_errors(got, (wide - greatest) - log).max()
+        record_ulp(f"log_softmax {np.dtype(dtype)}", error)
+        assert error <= FORWARD[dtype], x
+        true = greatest + log
+        error = ulp_errors(np.array([total]), np.array([true]))[0]
+        within = abs(float(total - true)) <= CANCELS[dtype] * abs(float(greatest))
+        if not within:
+            record_ulp(f"logsumexp {np.dtype(dtype)}", error)
+        assert within or error <= FORWARD[dtype], x
+
+
+def test_accuracy_against_mpmath(dtype, rng):
+    for n in (1, 2, 5, 17, 40):
+        for spread in (1, 8, 40):
+            x = rng.normal(0, spread, n).astype(dtype)
+            e = [Mp(v).exp() for v in x]
+            total = CTX.log(sum(e).v)
+            assert ulp_error_mp(pynn.logsumexp(x), total) <= 2
+            for got, v in zip(pynn.log_softmax(x), x, strict=True):
+                assert ulp_error_mp(got, oracles.exactly(v) - total) <= FORWARD[dtype]
+
+
+def test_cancellation(dtype):
+    """log(2) - log(2), as far as numbers of the type come near it."""
+    x = np.full(2, -np.log(dtype(2)), dtype)
+    true = oracles.exactly(x[0]) + CTX.log(2)
+    assert abs(oracles.exactly(pynn.logsumexp(x)) - true) <= CANCELS[dtype]
+
+
+def test_backward(dtype, isa, rng, record_ulp):
+    """Differences may cancel, so the unit is that of their parts."""
+    for x in rows(rng, dtype):
+        y, dy = pynn.log_softmax(x), rng.standard_normal(x.size).astype(dtype)
+        part = np.exp(y.astype(np.longdouble)) * dy.astype(np.longdouble).sum()
+        unit = np.spacing((np.abs(dy) + np.abs(part)).astype(dtype))
+        error = float((np.abs(pynn.log_softmax_backward(dy, y) - (dy - part)) / unit).max())
+        record_ulp(f"log_softmax_backward {np.dtype(dtype)}", error)
+        assert error <= 2, x
+        total = pynn.logsumexp(x)
+        got = pynn.logsumexp_backward(dy[0], x, total)
+        wide = oracles.WIDER[dtype]
+        errors = ulp_errors(got, wide(dy[0]) * np.exp(x.astype(wide) - wide(total)))
+        record_ulp(f"logsumexp_backward {np.dtype(dtype)}", errors.max())
+        assert errors.max() <= 2, x
+
+
+@pytest.mark.parametrize("x", LIMITS, ids=str)
+def test_limits(x, dtype, isa):
+    """Infinities, NaN and zeros as in SciPy; no flags."""
+    x = np.array(x, dtype)
+    with np.errstate(all="raise"):
+        got, total = pynn.log_softmax(x), pynn.logsumexp(x)
+        low = pynn.softmin(-x)
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        want, want_total = scipy.special.log_softmax(x), scipy.special.logsumexp(x)
+    assert np.allclose(got, want, rtol=1e-6, equal_nan=True), (got, want)
+    assert np.allclose(total, want_total, rtol=1e-6, equal_nan=True), (total, want_total)
+    oracles.assert_same_bits(low, pynn.softmax(x))
+
+
+def test_empty(dtype):
+    for shape in ((0,), (3, 0), (0, 3), (2, 0, 5)):
+        x = np.empty(shape, dtype)
+        for f, backward in (
+            (pynn.log_softmax, pynn.log_softmax_backward),
+            (pynn.softmin, pynn.softmin_backward),
+        ):
+            assert f(x).shape == backward(x, x).shape == shape
+        total = pynn.logsumexp(x)
+        assert total.shape == shape[:-1] and (total == -INF).all()
+        assert pynn.logsumexp_backward(total, x, total).shape == shape
+
+
+def test_softmin_is_softmax_of_the_opposite(dtype, isa, rng):
+    x, dy = (3 * rng.standard_normal((2, 5, 77))).astype(dtype)
+    y = pynn.softmin(x)
+    oracles.assert_same_bits(y, pynn.softmax(-x))
+    oracles.assert_same_bits(pynn.softmin_backward(dy, y), -pynn.softmax_backward(dy, y))
+
+
+@pytest.mark.parametrize("name", ["softmin", "log_softmax", "logsumexp"])
+def test_gradient(name, rng):
+    """Against central differences."""
+    f, x = getattr(pynn, name), rng.normal(0, 2, 9)
+    dy = rng.standard_normal(np.shape(f(x)))
+    numeric = [np.sum(dy * (f(x + d) - f(x - d))) / 2e-5 for d in 1e-5 * np.eye(9)]
+    backward = getattr(pynn, f"{name}_backward")
+    got = backward(dy, x, f(x)) if name == "logsumexp" else backward(dy, f(x))
+    assert np.allclose(got, numeric, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["softmin", "log_softmax"])
+def test_axes(name, dtype, threads, rng):
+    """Any axis is the last axis of the moved array, bit for bit, into any out."""
+    f, backward = getattr(pynn, name), getattr(pynn, f"{name}_backward")
+    x, dy = rng.standard_normal((2, 4, 5, 7, 33)).astype(dtype)
+    for axis in (-1, 0, 2, -3):
+        y = f(np.ascontiguousarray(np.moveaxis(x, axis, -1)))
+        out = np.empty_like(x)
+        assert f(x, axis=axis, out=out) is out
+        oracles.assert_same_bits(out, np.moveaxis(y, -1, axis))
+        dx = backward(np.ascontiguousarray(np.moveaxis(dy, axis, -1)), y)
+        oracles.assert_same_bits(backward(dy, out, axis=axis), np.moveaxis(dx, -1, axis))
+        total = pynn.logsumexp(x, axis=axis)
+        assert pynn.logsumexp(x, axis=axis, keepdims=True).ndim == 4
+        oracles.assert_same_bits(total, pynn.logsumexp(np.moveaxis(x, axis, -1)))
+        dx = pynn.logsumexp_backward(total, np.moveaxis(x, axis, -1), total)
+        oracles.assert_same_bits(
+            pynn.logsumexp_backward(total, x, total, axis=axis), np.moveaxis(dx, -1, axis)
+        )
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+def test_16_bit_types(kind, rng):
+    """Computed in float32, rounded once."""
+    kind = getattr(pytest.importorskip("ml_dtypes"), kind) if kind == "bfloat16" else np.float16
+    x, dy = rng.standard_normal((2, 7, 40)).astype(kind)
+    wide, wide_dy = x.astype(np.float32), dy.astype(np.float32)
+    for got, want in (
+        (pynn.log_softmax(x), pynn.log_softmax(wide)),
+        (pynn.log_softmax_backward(dy, x), pynn.log_softmax_backward(wide_dy, wide)),
+        (pynn.softmin(x), pynn.softmin(wide)),
+        (pynn.logsumexp(x, axis=0), pynn.logsumexp(wide, axis=0)),
+        (pynn.glu(x), pynn.glu(wide)),
+        (pynn.glu_backward(dy[:, :20], x), pynn.glu_backward(wide_dy[:, :20], wide)),
+    ):
+        assert got.dtype == kind and got.tobytes() == want.astype(kind).tobytes()
+
+
+def pairs(dtype, rng):
+    """a and b: usual ones, and far ones whose product is nevertheless a number."""
+    info = np.finfo(dtype)
+    most = np.log(float(info.max))
+    b = np.concatenate([rng.uniform(-20, 20, 4000), rng.uniform(-2.2 * most, 2.2 * most, 4000)])
+    a = np.exp(rng.uniform(-0.98 * most, 0.98 * most, b.size)) * rng.choice([-1, 1], b.size)
+    a[:2000] = rng.standard_normal(2000)
+    return a.astype(dtype), b.astype(dtype)
+
+
+def sigmoid(b):
+    e = np.exp(-np.abs(b))
+    return np.where(b < 0, e, 1) / (1 + e)
+
+
+def test_glu_accuracy(dtype, isa, rng, record_ulp):
+    """a sigmoid(b), also where the sigmoid alone would be 0; both gradients."""
+    if dtype == np.float64 and not oracles.HAS_LONGDOUBLE:
+        pytest.skip("long double is double here")
+    a, b = pairs(dtype, rng)
+    wide_a, wide_b = a.astype(oracles.WIDER[dtype]), b.astype(oracles.WIDER[dtype])
+    with np.errstate(all="raise"):
+        y = _core.glu_halves(a, b)
+    errors = ulp_errors(y, wide_a * sigmoid(wide_b))
+    record_ulp(f"glu {np.dtype(dtype)}", errors.max())
+    assert errors.max() <= FORWARD[dtype], (a[errors.argmax()], b[errors.argmax()])
+    dy = rng.uniform(0.5, 2, a.size).astype(dtype)
+    with np.errstate(all="raise"):
+        da, db = _core.glu_halves_backward(dy, a, b)
+    errors = ulp_errors(da, dy * sigmoid(wide_b))
+    assert errors.max() <= FORWARD[dtype]
+    true = dy * (wide_a * (sigmoid(wide_b) * sigmoid(-wide_b)))
+    normal = np.abs(true) > 8 * np.finfo(dtype).tiny  # below, the slope was rounded to a subnormal
+    errors = ulp_errors(db, true)
+    record_ulp(f"glu_backward {np.dtype(dtype)}", errors[normal].max())
+    assert errors[normal].max() <= 2 and errors.max() <= 3
+
+
+def test_glu_limits(dtype, isa):
+    for a, b, y in (
+        (2, INF, 2),
+        (2, -INF, 0),
+        (INF, 0, INF),
+        (INF, -INF, NAN),
+        (-INF, 3, -INF),
+        (0, INF, 0),
+        (NAN, 0, NAN),
+        (0, NAN, NAN),
+    ):
+        with np.errstate(all="raise"):
+            given = np.array([a], dtype), np.array([b], dtype)
+            got = _core.glu_halves(*given)[0]
+            da, db = (v[0] for v in _core.glu_halves_backward(np.ones(1, dtype), *given))
+        assert np.array_equal(got, y, equal_nan=True), (a, b)
+        assert np.array_equal(da, sigmoid(b), equal_nan=True) or b == 3
+        if np.isinf(b) and np.isfinite(a):
+            assert db == 0
+    assert np.signbit(pynn.glu(np.array([-0.0, 1], dtype)))
+
+
+def test_glu(dtype, threads, rng):
+    """Halves along any axis; into out, also over the input."""
+    x = rng.standard_normal((4, 6, 700)).astype(dtype)
+    for axis in (-1, 0, 1, -2):
+        a, b = np.split(x, 2, axis)
+        y = pynn.glu(x, axis)
+        oracles.assert_same_bits(y, _core.glu_halves(a.copy(), b.copy()))
+        out = np.empty_like(y)
+        assert pynn.glu(x, axis=axis, out=out) is out
+        oracles.assert_same_bits(out, y)
+        dx = pynn.glu_backward(y, x, axis)
+        da, db = _core.glu_halves_backward(y, a.copy(), b.copy())
+        oracles.assert_same_bits(dx, np.concatenate([da, db], axis))
+        over = x.copy()
+        assert pynn.glu_backward(y, over, axis, out=over) is over
+        oracles.assert_same_bits(over, dx)
+        assert pynn.glu_backward(y.astype(np.float64), x, axis).dtype == np.float64
+    assert pynn.glu([0, 1, 2, 3]).dtype == np.float64
+
+
+def test_glu_errors():
+    x = np.ones((4, 5))
+    for call, said in (
+        (lambda: pynn.glu(x), r"even.*\(4, 5\)"),
+        (lambda: pynn.glu(1.0), r"\(\)"),
+        (lambda: pynn.glu(x, 2), "axis 2"),
+        (lambda: pynn.glu_backward(x, x, 0), "core dimension|broadcast"),
+        (lambda: pynn.glu_backward(x[:2], x, 0, out=x[:2]), r"out.*\(4, 5\).*\(2, 5\)"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            call()
+    with pytest.raises(TypeError, match="glu"):
+        pynn.glu(np.ones(4, complex))
+
+
+@pytest.mark.parametrize("backend", ["pynn", "numpy"])
+@pytest.mark.parametrize("axis", [-1, 0])
+@pytest.mark.parametrize("name", ["Softmax", "Softmin", "LogSoftmax", "Glu"])
+def test_layers(name, axis, backend, rng):
+    """Against central differences, on either backend."""
+    pynn.use_backend(backend)
+    layer, x = getattr(layers, name)(axis=axis), rng.standard_normal((4, 6))
+    dy = rng.standard_normal(layer.forward(x).shape)
+    dx = layer.backward(dy)
+    for i in np.ndindex(x.shape):
+        step = np.zeros_like(x)
+        step[i] = 1e-6
+        change = layer.forward(x + step) - layer.forward(x - step)
+        assert np.isclose(dx[i], np.sum(dy * change) / 2e-6, atol=1e-8)
+
+
+def test_reference(rng):
+    """The readable versions of all of these."""
+    from pynn import reference
+
+    x = rng.standard_normal((3, 8))
+    dy = rng.standard_normal((3, 8))
+    for name in ("softmin", "log_softmax"):
+        y = getattr(pynn, name)(x, axis=0)
+        assert np.allclose(getattr(reference, name)(x, axis=0), y)
+        want = getattr(pynn, f"{name}_backward")(dy, y, axis=0)
+        assert np.allclose(getattr(reference, f"{name}_backward")(dy, y, axis=0), want)
+    total = pynn.logsumexp(x, axis=0)
+    assert np.allclose(reference.logsumexp(x, axis=0), total)
+    want = pynn.logsumexp_backward(dy[0], x, total, axis=0)
+    assert np.allclose(reference.logsumexp_backward(dy[0], x, total, axis=0), want)
+    assert reference.logsumexp(np.empty((2, 0))).tolist() == [-INF, -INF]
+    a, b = x[:, :4], x[:, 4:]
+    assert np.allclose(reference.glu_halves(a, b), pynn.glu(x))
+    want = np.hsplit(pynn.glu_backward(dy[:, :4], x), 2)
+    assert np.allclose(reference.glu_halves_backward(dy[:, :4], a, b), want)
