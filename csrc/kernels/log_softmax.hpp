@@ -11,8 +11,7 @@ namespace {
 PYNN_INLINE Parts<vec<float>> exp_parts_of_difference(vec<float> x, vec<float> greatest) {
     using V = vec<float>;
     Parts<V> difference = two_sum(x, -greatest);
-    V low = select(difference.low == difference.low, difference.low, V{});
-    low = select(difference.high < ExpConstants<float>::least, V{}, low);
+    V low = select(difference.high < ExpConstants<float>::least, V{}, difference.low);
     ShortExponential<V> e = short_exp(difference.high, low);
     V value = rounded(e.mantissa);
     return {e.power.times(value), e.power.times((e.mantissa.high - value) + e.mantissa.low)};
@@ -58,10 +57,9 @@ template <class T> PYNN_INLINE LogSum<T> log_sum(const T *x, std::size_t n) {
     PartialSums<T> sums;
     V lost[vectors] = {};
     ints<V> counts[vectors] = {};
-    T ones[partial_results];
-    for (T &one : ones) one = 1;
     for_blocks<T>(n, [&](std::size_t i, std::size_t lanes) __attribute__((always_inline)) {
-        T buffer[partial_results], values[partial_results];
+        T buffer[partial_results];
+        V values[vectors];
         const T *block = x + i;
         if (lanes < partial_results) copy_padded(x + i, lanes, lowest, buffer), block = buffer;
         for (std::size_t j = 0; j < vectors; ++j) {
@@ -69,10 +67,10 @@ template <class T> PYNN_INLINE LogSum<T> log_sum(const T *x, std::size_t n) {
             const auto is_greatest = v == splat<V>(greatest);
             counts[j] -= is_greatest;
             Parts<V> e = exp_parts_of_difference(v, splat<V>(greatest));
-            store(values + j * width<T>, select(is_greatest, V{}, e.high));
+            values[j] = select(is_greatest, V{}, e.high);
             lost[j] += select(is_greatest, V{}, e.low);
         }
-        sums.add_products(values, ones);
+        sums.add(values);
     });
     double rest, rest_low, all_lost[partial_results];
     sums.total(&rest, &rest_low);

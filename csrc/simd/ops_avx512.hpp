@@ -21,6 +21,11 @@ PYNN_INLINE vec<std::uint64_t> mul_low(vec<std::uint64_t> a, vec<std::uint64_t> 
 PYNN_INLINE bool any(ints<vec<float>> mask) { return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask) != 0; }
 PYNN_INLINE bool any(ints<vec<double>> mask) { return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask) != 0; }
 
+// The first (Second: the second) half of the lanes as doubles; GCC 12 converts quarters
+template <bool Second> PYNN_INLINE vec<double> widened(vec<float> v) {
+    return _mm512_maskz_cvtps_pd(0xff, (__m256)half_of<Second>(v));
+}
+
 template <class V> PYNN_INLINE V load_first(const element<V> *p, std::size_t n, element<V> rest) {
     const unsigned mask = (1u << n) - 1;
     if constexpr (sizeof(element<V>) == 4)

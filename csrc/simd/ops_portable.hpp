@@ -174,6 +174,7 @@ template <class I> PYNN_INLINE bool any(I mask) {
     return (halves[0] | halves[1]) != 0;
 }
 
+template <bool Second> PYNN_INLINE vec<double> widened(vec<float> v) { return converted_half<Second>(v); }
 template <class V> PYNN_INLINE V load_first(const element<V> *p, std::size_t n, element<V> rest) {
     return load_first_buffered<V>(p, n, rest);
 }

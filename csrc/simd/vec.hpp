@@ -80,6 +80,17 @@ template <class V> PYNN_INLINE V as(ints<V> bits) { return (V)bits; }
 template <class V> PYNN_INLINE ints<V> bits(V v) { return (ints<V>)v; }
 template <class To, class V> PYNN_INLINE To convert(V v) { return __builtin_convertvector(v, To); }
 
+// The first (Second: the second) half of the lanes; and as doubles
+template <bool Second, std::size_t... I> PYNN_INLINE auto half_of(vec<float> v, std::index_sequence<I...>) {
+    return __builtin_shufflevector(v, v, (I + Second * sizeof...(I))...);
+}
+template <bool Second> PYNN_INLINE auto half_of(vec<float> v) {
+    return half_of<Second>(v, std::make_index_sequence<width<double>>());
+}
+template <bool Second> PYNN_INLINE vec<double> converted_half(vec<float> v) {
+    return convert<vec<double>>(half_of<Second>(v));
+}
+
 template <class V> constexpr ints<V> sign_bits() {
     using I = typename integers<sizeof(element<V>)>::signed_type;
     return static_cast<I>(std::uint64_t(1) << (8 * sizeof(I) - 1)) - ints<V>{};

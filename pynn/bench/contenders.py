@@ -47,6 +47,13 @@ class Pynn:
         row = self.lib.ACTIVATIONS[name]
         return partial(row.backward, dy, row.forward(x) if row.saves == "y" else x)
 
+    def row_function(self, name, x):
+        return partial(getattr(self.lib, name), x)
+
+    def row_function_backward(self, name, dy, x):
+        saved = x if name == "glu" else getattr(self.lib, name)(x)
+        return partial(getattr(self.lib, f"{name}_backward"), dy, saved)
+
     def normal(self, size, dtype):
         rng, out = np.random.default_rng(0), np.empty(size, dtype)
         return partial(pynn.random.normal, rng=rng, out=out)
@@ -86,6 +93,16 @@ class Reference(Pynn):
 
     def truncated_normal(self, size, dtype):
         return super().truncated_normal(size, dtype) if size <= 1000 else None
+
+    def row_function(self, name, x):
+        if name == "glu":
+            return lambda: self.lib.glu_halves(*np.hsplit(x, 2))
+        return super().row_function(name, x)
+
+    def row_function_backward(self, name, dy, x):
+        if name == "glu":
+            return lambda: np.hstack(self.lib.glu_halves_backward(dy, *np.hsplit(x, 2)))
+        return super().row_function_backward(name, dy, x)
 
 
 class NumPy(Reference):
@@ -238,6 +255,16 @@ class Torch(Framework):
         addmm = self.torch.addmm
         return lambda x, w, b: f(addmm(b, x, w))
 
+    def row_functions(self, name):
+        f = self.torch.nn.functional.glu if name == "glu" else getattr(self.torch, name)
+        return lambda x: f(x, dim=-1)
+
+    def row_function(self, name, x):
+        return self.inference(self.row_functions(name), x)
+
+    def row_function_backward(self, name, dy, x):
+        return self.gradient(self.row_functions(name), dy, x)
+
     def normal(self, size, dtype):
         return self.torch.from_numpy(np.empty(size, dtype)).normal_
 
@@ -293,6 +320,16 @@ class Jax(Framework):
 
     def layer(self, f):
         return lambda x, w, b: f(x @ w + b)
+
+    def row_functions(self, name):
+        f = getattr(self.jax.nn, name, None) or getattr(self.jax.scipy.special, name)
+        return lambda x: f(x, axis=-1)
+
+    def row_function(self, name, x):
+        return self.call(self.row_functions(name), x)
+
+    def row_function_backward(self, name, dy, x):
+        return self.gradient(self.row_functions(name), dy, x)
 
     def normal(self, size, dtype):
         if dtype == np.float32:  # JAX's default is to have no float64
@@ -391,6 +428,10 @@ class OnnxRuntime:
     def activation(self, name, x):
         if name in self.operators:
             return self.model([self.operators[name]], x)
+
+    def row_function(self, name, x):
+        names = {"softmax": "Softmax", "log_softmax": "LogSoftmax"}
+        return self.model([(names[name], {"axis": -1})], x) if name in names else None
 
 
 class MklRandom:

@@ -44,6 +44,15 @@ def activation(name, *shape, backward=False):
     )
 
 
+def row_function(name, rows, n, backward=False):
+    """Along the last axis; glu halves it."""
+    rng = np.random.default_rng(0)
+    x = 3 * rng.standard_normal((rows, n), np.float32)
+    columns = n // 2 if name == "glu" else n
+    dy = {"dy": rng.standard_normal((rows, columns), np.float32)} if backward else {}
+    return dict(name=name, x=x, **dy)
+
+
 def training_step(optimizer, batch, *sizes):
     """A batch, its labels, and He-initialized weights for a network of these layer sizes."""
     rng = np.random.default_rng(0)
@@ -96,6 +105,13 @@ def rows():
                 "activation_backward",
                 partial(activation, f, *shape, backward=True),
             )
+    for f in ("softmax", "log_softmax", "logsumexp", "glu"):
+        for shape in SHAPES:
+            name, inputs = "x".join(map(str, shape)), partial(row_function, f, *shape)
+            yield f"{f} {name}", "row_function", inputs
+            if f != "logsumexp":
+                backward = partial(inputs, backward=True)
+                yield f"{f} backward {name}", "row_function_backward", backward
     for distribution in ("normal", "uniform", "truncated_normal"):
         for dtype in ("float32", "float64"):
             for name, size in SIZES.items():
