@@ -569,7 +569,7 @@ struct softplus {
             denominator.low += p.low;
             Parts<V> r = quotient(p, denominator);
             V square = r.high * r.high;
-            V tail = fma(r.high * square, polynomial(square, AtanhConstants<element<V>>::tail), r.low);
+            V tail = fma(r.high * square, polynomial(square, AtanhConstants::tail), r.low);
             V positive = select(z.high <= 0, V{}, z.high);
             Parts<V> sum = two_sum(positive, 2 * r.high * e.rest);
             sum.low = select(sum.low == sum.low, sum.low, V{}); // x = inf

@@ -43,7 +43,7 @@ template <> struct LogConstants<float> {
 template <> struct LogConstants<double> {
     static constexpr std::int64_t two_thirds = 0x3fe5555555555555;
     static constexpr double ln2_high = 0x1.62e42fefa38p-1, ln2_low = 0x1.ef35793c7673p-45;
-    static constexpr const auto &tail = AtanhConstants<double>::tail;
+    static constexpr const auto &tail = AtanhConstants::tail;
 };
 
 // log(x) of a normal x > 0, to a few units of the last place: x = 2^n m with 2/3 <= m < 4/3, log(m) = 2 atanh(z). That of

@@ -36,7 +36,7 @@ PYNN_INLINE Parts<double> log_of_one_plus(double s, double s_low) {
     denominator.low += over.low;
     Parts<V> z = quotient(over, denominator);
     V square = z.high * z.high;
-    V tail = fma(z.high * square, polynomial(square, AtanhConstants<double>::tail), z.low);
+    V tail = fma(z.high * square, polynomial(square, AtanhConstants::tail), z.low);
     Parts<V> log = two_sum(k * C::ln2_high, 2 * z.high);
     log.low += fma(k, splat<V>(C::ln2_low), 2 * tail);
     log = fast_two_sum(log.high, log.low);
