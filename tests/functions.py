@@ -114,10 +114,10 @@ def _functions():
         return layer.backward(dy), layer.dgamma
 
     operands = {"x": (4, "n"), "gamma": ("n",), "beta": ("n",)}
-    yield Function("batch_normalization", batch_normalization, operands, None)
-    yield Function("layer_normalization", layer_normalization, operands, None, slices=False)
+    yield Function("batch_normalization", batch_normalization, operands, None, half=False)
+    yield Function("layer_normalization", layer_normalization, operands, None, False, False)
     operands = {"x": (4, "n"), "dy": (4, "n"), "gamma": ("n",)}
-    yield Function("rms_normalization backward", rms_backward, operands, None, slices=False)
+    yield Function("rms_normalization backward", rms_backward, operands, None, False, False)
 
     def squared_error(y, t):
         return np.asarray(pynn.losses.sum_squared_error(y, t))
@@ -126,13 +126,13 @@ def _functions():
         return pynn._core.loss_backward("sigmoid_cross_entropy", x, t)
 
     operands = {"y": (4, "n"), "t": (4, "n")}
-    yield Function("sum_squared_error", squared_error, operands, None, slices=False)
-    yield Function("sigmoid_cross_entropy slope", sigmoid_slope, operands, None)
+    yield Function("sum_squared_error", squared_error, operands, None, False, False)
+    yield Function("sigmoid_cross_entropy slope", sigmoid_slope, operands, None, half=False)
 
     def dropout(x):
         return pynn.layers.Dropout(0.5, rng=0).forward(x)
 
-    yield Function("dropout", dropout, {"x": ("n",)}, None, slices=False)
+    yield Function("dropout", dropout, {"x": ("n",)}, None, False, False)
 
 
 FUNCTIONS = {f.name: f for f in _functions()}
