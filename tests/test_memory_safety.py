@@ -195,3 +195,23 @@ def test_large_results_are_ordinary_arrays(rng):
     assert np.array_equal(pynn.affine(x, w), want)
     assert np.zeros(100_000).flags.owndata  # NumPy's own handler is in force again
     assert np._core.multiarray.get_handler_name() == "default_allocator"
+
+
+def test_results_of_ufuncs_lie_in_reused_memory(rng):
+    """Large ones, however they are called; the caller's memory handler is in force again, after an error too."""
+    handler = np._core.multiarray.get_handler_name
+    x, w = rng.standard_normal((100, 1000), np.float32), np.empty(3)
+    calls = {
+        "relu": lambda: pynn.relu(x),
+        "softmax": lambda: pynn.softmax(x, axis=0),
+        "slope": lambda: pynn.leaky_relu(x, slope=0.3),
+        "integers": lambda: pynn.gelu(np.ones((100, 1000), np.int32)),
+    }
+    for name, call in calls.items():
+        assert handler(call()) == "pynn", name
+        assert handler() == "default_allocator", name
+    assert handler(pynn.relu(x[:1])) == handler(pynn.relu(x, out=x.copy())) == "default_allocator"
+    for bad in (lambda: pynn.relu(x, axis=w), lambda: pynn.softmax(x, axis=5)):
+        with pytest.raises((TypeError, ValueError)):
+            bad()
+        assert handler() == "default_allocator"

@@ -466,6 +466,18 @@ PyObject *call_with_parameters(const WithParameters &full, PyObject *const *valu
     return PyObject_Vectorcall(full.ufunc, given.data(), all, others.empty() ? nullptr : rest.ptr());
 }
 
+bool makes_large_results(const PyUFuncObject *ufunc, PyObject *const *values, std::size_t positional,
+                         PyObject *keywords) {
+    bool large = false;
+    for (std::size_t j = 0; j < positional; ++j)
+        large = large || (PyArray_Check(values[j]) &&
+                          PyArray_NBYTES(reinterpret_cast<PyArrayObject *>(values[j])) >= least_reused);
+    if (!large || positional > static_cast<std::size_t>(ufunc->nin)) return false;
+    for (Py_ssize_t k = 0; keywords != nullptr && k < PyTuple_GET_SIZE(keywords); ++k)
+        if (PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(keywords, k), "out") == 0) return false;
+    return true;
+}
+
 PyObject *call_ufunc(PyObject *self, PyObject *const *values, std::size_t flags, PyObject *keywords) {
     auto *ufunc = reinterpret_cast<PyUFuncObject *>(self);
     Added &added = added_to(ufunc);
@@ -480,7 +492,10 @@ PyObject *call_ufunc(PyObject *self, PyObject *const *values, std::size_t flags,
     for (Py_ssize_t k = 0; added.full != nullptr && keywords != nullptr && k < PyTuple_GET_SIZE(keywords); ++k)
         for (PyObject *name : added.full->names)
             plain = plain && !py::handle(PyTuple_GET_ITEM(keywords, k)).equal(py::handle(name));
-    if (plain) return call_of_ufuncs(self, values, flags, keywords);
+    if (plain) {
+        const ReusedMemory reused(makes_large_results(ufunc, values, positional, keywords));
+        return call_of_ufuncs(self, values, flags, keywords);
+    }
     try {
         return call_with_parameters(*added.full, values, positional, keywords);
     } catch (py::error_already_set &error) { error.restore(); } catch (const py::builtin_exception &error) {

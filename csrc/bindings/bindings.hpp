@@ -54,8 +54,21 @@ template <class T> py::object owned(T *reference) {
     return py::reinterpret_steal<py::object>(reinterpret_cast<PyObject *>(reference));
 }
 
-// A new array, not initialized. A large one lives in memory.hpp's aligned blocks, which are reused: fresh pages of the
-// system would take longer than many a result.
+// While it lives, arrays that NumPy makes for this thread lie in memory.hpp's aligned blocks, which are reused: fresh
+// pages of the system would take longer than many a result. They own their data as others do (NEP 49). Holds the GIL.
+class ReusedMemory {
+  public:
+    explicit ReusedMemory(bool wanted);
+    ~ReusedMemory();
+    ReusedMemory(const ReusedMemory &) = delete;
+    ReusedMemory &operator=(const ReusedMemory &) = delete;
+
+  private:
+    PyObject *callers_; // the handler that was in use; nullptr if not wanted
+};
+constexpr npy_intp least_reused = npy_intp(64) << 10; // bytes; below, malloc reuses memory itself
+
+// A new array, not initialized; a large one in such memory.
 py::object new_array(int dimensions, const npy_intp *shape, int type);
 
 // Drops the GIL while it lives. A thread that wants it back when the interpreter is gone is ended by Python, as an

@@ -1,4 +1,4 @@
-// New arrays for results; large ones through NumPy's memory handlers (NEP 49), so that they own their data as others do.
+// New arrays for results; large ones by way of a memory handler of NumPy's (NEP 49).
 #include "bindings/bindings.hpp"
 
 #include <cstring>
@@ -7,8 +7,6 @@
 
 namespace pynn {
 namespace {
-
-constexpr npy_intp least_bytes = npy_intp(64) << 10; // below, malloc reuses memory itself
 
 void *allocate(void *, std::size_t bytes) noexcept {
     try {
@@ -35,18 +33,28 @@ PyDataMem_Handler handler = {"pynn", 1, {nullptr, allocate, allocate_zeros, real
 
 } // namespace
 
+ReusedMemory::ReusedMemory(bool wanted) : callers_(nullptr) {
+    if (!wanted) return;
+    static PyObject *const own = PyCapsule_New(&handler, "mem_handler", nullptr); // arrays refer to it for ever
+    callers_ = own == nullptr ? nullptr : PyDataMem_SetHandler(own);
+    if (callers_ == nullptr) PyErr_Clear(); // then NumPy's own memory serves
+}
+
+ReusedMemory::~ReusedMemory() {
+    if (callers_ == nullptr) return;
+    const py::error_scope callers_error;
+    PyObject *mine = PyDataMem_SetHandler(callers_);
+    if (mine == nullptr) PyErr_Clear();
+    Py_XDECREF(mine);
+    Py_DECREF(callers_);
+}
+
 py::object new_array(int dimensions, const npy_intp *shape, int type) {
     npy_intp bytes = type == NPY_FLOAT ? sizeof(float) : sizeof(double);
-    bool large = true;
-    for (int i = 0; i < dimensions; ++i) large = !__builtin_mul_overflow(bytes, shape[i], &bytes) && large;
-    auto make = [&] { return PyArray_SimpleNew(dimensions, const_cast<npy_intp *>(shape), type); };
-    if (!large || bytes < least_bytes) return owned(make());
-    static PyObject *const own = PyCapsule_New(&handler, "mem_handler", nullptr); // arrays refer to it for ever
-    if (own == nullptr) throw py::error_already_set();
-    const py::object callers = owned(PyDataMem_SetHandler(own));
-    PyObject *array = make();
-    if (PyObject *mine = PyDataMem_SetHandler(callers.ptr()); mine != nullptr) Py_DECREF(mine);
-    return owned(array);
+    bool fits = true;
+    for (int i = 0; i < dimensions; ++i) fits = !__builtin_mul_overflow(bytes, shape[i], &bytes) && fits;
+    const ReusedMemory reused(fits && bytes >= least_reused);
+    return owned(PyArray_SimpleNew(dimensions, const_cast<npy_intp *>(shape), type));
 }
 
 } // namespace pynn
