@@ -59,7 +59,7 @@ template <class T> void row_moments(const T *x, std::size_t n, bool centered, do
 template <class T> struct NormalizedAt {
     const Normalized<T> &n;
     std::size_t j, lanes;
-    Wide mean, scale;
+    Wide mean{}, scale{};
 
     PYNN_INLINE NormalizedAt(const Normalized<T> &normalized, std::size_t column)
         : n(normalized), j(column), lanes(normalized.columns - column) {
