@@ -145,17 +145,24 @@ def test_bench(run, tmp_path):
 
 
 def test_bench_goes_on_without_a_peer_that_fails(run, tmp_path):
-    """One whose import fails, one whose process dies: reported, and left out."""
+    """One whose import fails, one whose process dies, one that is wrong: reported, and left out."""
     (tmp_path / "torch.py").write_text("raise RuntimeError('not today')")
     (tmp_path / "mkl_random.py").write_text("import os; os._exit(7)")
+    for module in ("onnx.py", "onnxruntime.py"):
+        (tmp_path / module).write_text("raise AssertionError('other numbers')")
     arguments = "-m", "pynn", "bench", "^normal float64 1k$", "--rounds", "1", "--json"
     path = f"{tmp_path}:{run.source}"
     result = run(*arguments, cwd=tmp_path, PYTHONPATH=path)
     assert result.returncode == 0
     assert "torch: not today" in result.stderr
     assert "mkl_random: its process ended, exit code 7" in result.stderr
+    assert "onnxruntime is left out of normal float64 1k: other numbers" in result.stderr
     peers = json.loads(result.stdout)["seconds"]["normal float64 1k"]
-    assert {"pynn", "numpy"} <= peers.keys() and not {"torch", "mkl_random"} & peers.keys()
+    assert {"pynn", "numpy"} <= peers.keys() and not {
+        "torch",
+        "mkl_random",
+        "onnxruntime",
+    } & peers.keys()
 
 
 BAD = [

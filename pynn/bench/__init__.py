@@ -18,7 +18,7 @@ import pynn
 from pynn._config import cpu_name
 
 from .contenders import MODULES, PEERS
-from .worker import Worker
+from .worker import DisagreementError, Worker
 from .workloads import WORKLOADS
 
 __all__ = [
@@ -105,7 +105,8 @@ def run(
     progress : callable
         Called with the name of a workload and the part of it that is done, 0 to 1.
     complain : callable
-        Told of a peer that fails, which takes no further part.
+        Told of a peer that fails, which takes no further part, or whose result is wrong, which sits
+        that workload out.
     peers : iterable of str
         Which; all that are installed by default.
     idle : bool, default False
@@ -130,7 +131,8 @@ def run(
                     if name == "pynn":
                         raise
                     complain(str(error))
-                    workers.pop(name).end()
+                    if not isinstance(error, DisagreementError):
+                        workers.pop(name).end()
                     return None
 
             for name in list(workers):

@@ -15,6 +15,10 @@ from . import contenders as untyped
 contenders: Any = untyped
 
 
+class DisagreementError(RuntimeError):
+    """The contender's result of a workload is not the reference's."""
+
+
 def serve(name: str, pipe: Any) -> None:
     """Answer requests: the name of a workload prepares it, None measures one round of it."""
     if sys.platform == "linux":  # a stopped worker must not outlive its parent (PR_SET_PDEATHSIG)
@@ -34,6 +38,8 @@ def serve(name: str, pipe: Any) -> None:
                 run = None  # its memory goes before the next comes
                 run = contenders.prepare(contender, request)
                 answer = run is not None
+        except AssertionError as error:
+            answer = DisagreementError(f"{name} is left out of {request}: {error}")
         except Exception as error:
             answer = RuntimeError(f"{name}: {error}")
         pipe.send(answer)
