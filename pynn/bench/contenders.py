@@ -326,7 +326,7 @@ class Jax(Framework):
         return lambda x: f(x, axis=-1)
 
     def row_function(self, name, x):
-        return self.call(self.row_functions(name), x)
+        return self.inference(self.row_functions(name), x)
 
     def row_function_backward(self, name, dy, x):
         return self.gradient(self.row_functions(name), dy, x)
