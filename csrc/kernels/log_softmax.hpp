@@ -49,42 +49,52 @@ template <class T> struct LogSum {
     Parts<double> log; // of sum(exp(x - greatest))
 };
 
+// Sums over a row, but for its greatest elements, which are counted
+template <class T> struct OtherSums {
+    using V = vec<T>;
+    static constexpr std::size_t vectors = partial_results / width<T>;
+    PartialSums<T> sums;
+    V lost[vectors] = {};
+    ints<V> counts[vectors] = {};
+
+    template <std::size_t groups> PYNN_INLINE void add(const Block<T, groups> &block, V greatest) {
+        V values[groups][vectors];
+        for (std::size_t g = 0; g < groups; ++g)
+            for (std::size_t j = 0; j < vectors; ++j) {
+                const V v = block.v[g][j];
+                const auto is_greatest = v == greatest;
+                counts[j] -= is_greatest;
+                const Parts<V> e = exp_parts_of_difference(v, greatest);
+                values[g][j] = select(is_greatest, V{}, e.high);
+                lost[j] += select(is_greatest, V{}, e.low);
+            }
+        for (const auto &group : values) sums.add(group);
+    }
+};
+
 template <class T> PYNN_INLINE LogSum<T> log_sum(const T *x, std::size_t n) {
     using V = vec<T>;
     constexpr std::size_t vectors = partial_results / width<T>;
     constexpr T lowest = -static_cast<T>(__builtin_inf());
     const T greatest = greatest_of_row(x, n);
-    PartialSums<T> sums;
-    V lost[vectors] = {};
-    ints<V> counts[vectors] = {};
-    for_blocks<T>(n, [&](std::size_t i, std::size_t lanes) __attribute__((always_inline)) {
-        T buffer[partial_results];
-        V values[vectors];
-        const T *block = x + i;
-        if (lanes < partial_results) copy_padded(x + i, lanes, lowest, buffer), block = buffer;
-        for (std::size_t j = 0; j < vectors; ++j) {
-            V v = load<V>(block + j * width<T>);
-            const auto is_greatest = v == splat<V>(greatest);
-            counts[j] -= is_greatest;
-            Parts<V> e = exp_parts_of_difference(v, splat<V>(greatest));
-            values[j] = select(is_greatest, V{}, e.high);
-            lost[j] += select(is_greatest, V{}, e.low);
-        }
-        sums.add(values);
-    });
+    OtherSums<T> others;
+    constexpr std::size_t groups = many_groups<T>, step = groups * partial_results;
+    std::size_t i = 0;
+    for (; i + step <= n; i += step) others.add(Block<T, groups>(x + i, step, lowest), splat<V>(greatest));
+    for (; i < n; i += partial_results) others.add(Block<T>(x + i, n - i, lowest), splat<V>(greatest));
     double rest, rest_low, all_lost[partial_results];
-    sums.total(&rest, &rest_low);
+    others.sums.total(&rest, &rest_low);
     std::ptrdiff_t count = 0;
     for (std::size_t j = 0; j < vectors; ++j)
         for (std::size_t lane = 0; lane < width<T>; ++lane) {
-            all_lost[j * width<T> + lane] = static_cast<double>(lost[j][lane]);
-            count += counts[j][lane];
+            all_lost[j * width<T> + lane] = static_cast<double>(others.lost[j][lane]);
+            count += others.counts[j][lane];
         }
     if (greatest == lowest) count = static_cast<std::ptrdiff_t>(n); // not the padding too
     for (std::size_t half = partial_results / 2; half > 0; half /= 2)
         for (std::size_t j = 0; j < half; ++j) all_lost[j] += all_lost[j + half];
-    const double others = static_cast<double>(count) - 1, sum = others + rest, back = sum - others;
-    const double error = (others - (sum - back)) + (rest - back);
+    const double more = static_cast<double>(count) - 1, sum = more + rest, back = sum - more;
+    const double error = (more - (sum - back)) + (rest - back);
     return {greatest, log_of_one_plus(sum, error + (rest_low + all_lost[0]))};
 }
 
@@ -94,18 +104,13 @@ template <class T> void log_softmax_row(const T *x, T *y, std::size_t n) {
     const LogSum<T> sum = log_sum(x, n);
     const T high = static_cast<T>(sum.log.high);
     const T low = static_cast<T>((sum.log.high - static_cast<double>(high)) + sum.log.low);
-    for (std::size_t i = 0; i < n; i += width<T>) {
-        const std::size_t count = n - i < width<T> ? n - i : width<T>;
-        V v = count < width<T> ? load_first<V>(x + i, count, 0) : load<V>(x + i);
+    const auto f = [&](V v) __attribute__((always_inline)) {
         Parts<V> difference = two_sum(v, splat<V>(-sum.greatest));
         Parts<V> result = two_sum(difference.high, splat<V>(-high));
         V rest = result.low + (difference.low - low);
-        result.high += select(rest == rest, rest, V{}); // infinities
-        if (count < width<T>)
-            store_first(y + i, result.high, count);
-        else
-            store(y + i, result.high);
-    }
+        return result.high + select(rest == rest, rest, V{}); // infinities
+    };
+    map<many_vectors<T>>(n, y, f, x);
 }
 
 template <class T> void logsumexp_row(const T *x, T *y, std::size_t n) {
@@ -134,33 +139,20 @@ template <class T> void log_softmax_backward_row(const T *dy, const T *y, T *dx,
     sums.total(&total, &total_low);
     const T high = static_cast<T>(total);
     const T low = static_cast<T>((total - static_cast<double>(high)) + total_low);
-    for (std::size_t i = 0; i < n; i += width<T>) {
-        const std::size_t count = n - i < width<T> ? n - i : width<T>;
-        const bool partial = count < width<T>;
-        V d = partial ? load_first<V>(dy + i, count, 0) : load<V>(dy + i);
-        V e = exp_of_difference<true>(partial ? load_first<V>(y + i, count, 0) : load<V>(y + i), V{});
+    const auto f = [&](V d, V v) __attribute__((always_inline)) {
+        V e = exp_of_difference<true>(v, V{});
         V rest = -e * low;
-        V result = fma(-e, splat<V>(high), d) + select(rest == rest, rest, V{});
-        if (partial)
-            store_first(dx + i, result, count);
-        else
-            store(dx + i, result);
-    }
+        return fma(-e, splat<V>(high), d) + select(rest == rest, rest, V{});
+    };
+    map<many_vectors<T>>(n, dx, f, dy, y);
 }
 
 // dy exp(x - y), with y = logsumexp(x)
 template <class T> void logsumexp_backward_row(const T *dy, const T *x, const T *y, T *dx, std::size_t n) {
     using V = vec<T>;
     V factor = splat<V>(*dy), sum = splat<V>(*y);
-    for (std::size_t i = 0; i < n; i += width<T>) {
-        const std::size_t count = n - i < width<T> ? n - i : width<T>;
-        V v = count < width<T> ? load_first<V>(x + i, count, 0) : load<V>(x + i);
-        V result = factor * exp_of_difference<true>(v, sum);
-        if (count < width<T>)
-            store_first(dx + i, result, count);
-        else
-            store(dx + i, result);
-    }
+    const auto f = [&](V v) __attribute__((always_inline)) { return factor * exp_of_difference<true>(v, sum); };
+    map<many_vectors<T>>(n, dx, f, x);
 }
 
 } // namespace

@@ -2,8 +2,8 @@
 // partial result carries twice the precision of the row.
 #pragma once
 
+#include "kernels/map.hpp"
 #include "simd/piecewise.hpp"
-#include "simd/vec.hpp"
 
 namespace pynn::PYNN_ISA {
 namespace {
@@ -114,35 +114,31 @@ template <class V> PYNN_INLINE V larger(V v, V other) {
     else
         return select(v > other, v, other);
 }
+// Of several vectors; NaN may be passed over.
+template <class V, std::size_t vectors> PYNN_INLINE element<V> greatest_lane(const V (&v)[vectors]) {
+    using T = element<V>;
+    constexpr std::size_t count = vectors * width<T>;
+    T lanes[count];
+    for (std::size_t j = 0; j < vectors; ++j) store(lanes + j * width<T>, v[j]);
+    for (std::size_t half = count / 2; half > 0; half /= 2)
+        for (std::size_t j = 0; j < half; ++j) lanes[j] = lanes[j + half] > lanes[j] ? lanes[j + half] : lanes[j];
+    return lanes[0];
+}
 // NaN may be passed over, but for one at the start
 template <class T> PYNN_INLINE T greatest_of_row(const T *x, std::size_t n) {
     using V = vec<T>;
-    constexpr std::size_t vectors = partial_results / width<T> > 0 ? partial_results / width<T> : 1;
-    T greatest = x[0];
-    V m[vectors];
-    for (std::size_t j = 0; j < vectors; ++j) m[j] = splat<V>(greatest);
     constexpr std::size_t chains = 4; // maxima that do not wait for each other
-    std::size_t begin = 0;
-    if (n >= chains * width<T>) {
-        V best[chains];
-        for (std::size_t c = 0; c < chains; ++c) best[c] = m[0];
-        for (; begin + chains * width<T> <= n; begin += chains * width<T>)
-            for (std::size_t c = 0; c < chains; ++c) best[c] = larger(load<V>(x + begin + c * width<T>), best[c]);
-        m[0] = larger(larger(best[0], best[1]), larger(best[2], best[3]));
+    V best[chains];
+    for (V &v : best) v = splat<V>(x[0]);
+    std::size_t i = 0;
+    for (; i + chains * width<T> <= n; i += chains * width<T>)
+        for (std::size_t c = 0; c < chains; ++c) best[c] = larger(load<V>(x + i + c * width<T>), best[c]);
+    for (; i < n; i += width<T>) {
+        const std::size_t rest = n - i;
+        best[0] = larger(rest < width<T> ? load_first<V>(x + i, rest, x[0]) : load<V>(x + i), best[0]);
     }
-    x += begin;
-    n -= begin;
-    for_blocks<T>(n, [&](std::size_t i, std::size_t lanes) __attribute__((always_inline)) {
-        T buffer[partial_results];
-        const T *block = x + i;
-        if (lanes < partial_results) copy_padded(x + i, lanes, greatest, buffer), block = buffer;
-        for (std::size_t j = 0; j < vectors; ++j) { m[j] = larger(load<V>(block + j * width<T>), m[j]); }
-    });
-    T lanes[partial_results];
-    for (std::size_t j = 0; j < vectors; ++j) store(lanes + j * width<T>, m[j]);
-    for (T value : lanes)
-        if (!(value <= greatest)) greatest = value;
-    return greatest;
+    const V two[] = {larger(best[0], best[1]), larger(best[2], best[3])}, one[] = {larger(two[0], two[1])};
+    return greatest_lane(one);
 }
 
 // 1 / (total + total_low) in two parts
@@ -159,75 +155,68 @@ template <class T> struct SoftmaxSum {
     double total; // of exp(x - greatest)
 };
 
-// 16 elements in registers: the first so many of p, then padding.
-template <class T> struct Block {
+// Groups of 16 elements in registers: the first so many of p, then padding.
+template <class T, std::size_t groups = 1> struct Block {
     using V = vec<T>;
-    static constexpr std::size_t vectors = partial_results / width<T>;
-    V v[vectors];
+    static constexpr std::size_t per_group = partial_results / width<T>, vectors = groups * per_group;
+    V v[groups][per_group];
 
     PYNN_INLINE Block(const T *p, std::size_t lanes, T padding) {
         for (std::size_t j = 0; j < vectors; ++j) {
             const std::size_t at = j * width<T>;
+            V &to = v[j / per_group][j % per_group];
             if (lanes >= at + width<T>)
-                v[j] = load<V>(p + at);
+                to = load<V>(p + at);
             else
-                v[j] = lanes > at ? load_first<V>(p + at, lanes - at, padding) : splat<V>(padding);
+                to = lanes > at ? load_first<V>(p + at, lanes - at, padding) : splat<V>(padding);
         }
     }
     PYNN_INLINE void store_to(T *p, std::size_t lanes) const {
         for (std::size_t j = 0; j < vectors; ++j) {
             const std::size_t at = j * width<T>;
-            if (lanes >= at + width<T>)
-                store(p + at, v[j]);
-            else if (lanes > at)
-                store_first(p + at, v[j], lanes - at);
+            if (lanes > at) store_up_to(p + at, v[j / per_group][j % per_group], lanes - at);
         }
     }
-    PYNN_INLINE T greatest() const {
-        T lanes[partial_results];
-        for (std::size_t j = 0; j < vectors; ++j) store(lanes + j * width<T>, v[j]);
-        for (std::size_t half = partial_results / 2; half > 0; half /= 2)
-            for (std::size_t j = 0; j < half; ++j) lanes[j] = lanes[j + half] > lanes[j] ? lanes[j + half] : lanes[j];
-        return lanes[0];
-    }
+    PYNN_INLINE T greatest() const { return greatest_lane(v[0]); }
     PYNN_INLINE void to_exp(V greatest) {
-        for (std::size_t j = 0; j < vectors; ++j) v[j] = exp_of_difference(v[j], greatest);
+        for (auto &group : v)
+            for (V &x : group) x = exp_of_difference(x, greatest);
     }
-    PYNN_INLINE void multiply(Parts<V> factor) {
-        for (std::size_t j = 0; j < vectors; ++j) v[j] = fma(v[j], factor.high, v[j] * factor.low);
+    PYNN_INLINE void add_to(PartialSums<T> &sums) const {
+        for (const auto &group : v) sums.add(group);
     }
 };
+
+template <class T>
+constexpr std::size_t many_groups =
+    many_vectors<T> * width<T> > partial_results ? many_vectors<T> * width<T> / partial_results : 1;
 
 template <class T> PYNN_INLINE SoftmaxSum<T> softmax_row_sum(const T *x, T *y, std::size_t n) {
     using V = vec<T>;
     if (n == 0) return {};
     constexpr T lowest = -static_cast<T>(__builtin_inf());
+    constexpr std::size_t groups = many_groups<T>;
     PartialSums<T> sums;
-    double total, total_low;
-    if (n <= partial_results) { // all in registers
-        Block<T> block(x, n, lowest);
-        const T greatest = block.greatest();
+    const T greatest = n <= partial_results ? Block<T>(x, n, lowest).greatest() : greatest_of_row(x, n);
+    constexpr std::size_t step = groups * partial_results;
+    std::size_t i = 0;
+    for (; i + step <= n; i += step) {
+        Block<T, groups> block(x + i, step, lowest);
         block.to_exp(splat<V>(greatest));
-        sums.add(block.v);
-        sums.total(&total, &total_low);
-        block.multiply(reciprocal_of_sum<V>(total, total_low));
-        block.store_to(y, n);
-        return {greatest, total};
+        block.add_to(sums);
+        block.store_to(y + i, step);
     }
-    const T greatest = greatest_of_row(x, n);
-    for_blocks<T>(n, [&](std::size_t i, std::size_t lanes) __attribute__((always_inline)) {
-        Block<T> block(x + i, lanes, lowest);
+    for (; i < n; i += partial_results) {
+        Block<T> block(x + i, n - i, lowest);
         block.to_exp(splat<V>(greatest));
-        sums.add(block.v);
-        block.store_to(y + i, lanes);
-    });
+        block.add_to(sums);
+        block.store_to(y + i, n - i);
+    }
+    double total, total_low;
     sums.total(&total, &total_low);
     const Parts<V> inverse = reciprocal_of_sum<V>(total, total_low);
-    for_blocks<T>(n, [&](std::size_t i, std::size_t lanes) __attribute__((always_inline)) {
-        Block<T> block(y + i, lanes, 0);
-        block.multiply(inverse);
-        block.store_to(y + i, lanes);
-    });
+    const auto scaled = [&](V e) __attribute__((always_inline)) { return fma(e, inverse.high, e * inverse.low); };
+    map<many_vectors<T>>(n, y, scaled, y);
     return {greatest, total};
 }
 

@@ -6,6 +6,8 @@
 namespace pynn::PYNN_ISA {
 namespace {
 
+inline constexpr int vector_registers = 16;
+
 PYNN_INLINE vec<float> fma(vec<float> a, vec<float> b, vec<float> c) { return _mm256_fmadd_ps(a, b, c); }
 PYNN_INLINE vec<double> fma(vec<double> a, vec<double> b, vec<double> c) { return _mm256_fmadd_pd(a, b, c); }
 PYNN_INLINE vec<float> sqrt(vec<float> v) { return _mm256_sqrt_ps(v); }

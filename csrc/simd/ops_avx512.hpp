@@ -7,6 +7,8 @@
 namespace pynn::PYNN_ISA {
 namespace {
 
+inline constexpr int vector_registers = 32;
+
 PYNN_INLINE vec<float> fma(vec<float> a, vec<float> b, vec<float> c) { return _mm512_fmadd_ps(a, b, c); }
 PYNN_INLINE vec<double> fma(vec<double> a, vec<double> b, vec<double> c) { return _mm512_fmadd_pd(a, b, c); }
 PYNN_INLINE vec<float> sqrt(vec<float> v) { return _mm512_maskz_sqrt_ps(0xffff, v); }

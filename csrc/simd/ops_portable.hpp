@@ -7,6 +7,8 @@
 namespace pynn::PYNN_ISA {
 namespace {
 
+inline constexpr int vector_registers = 16;
+
 #if defined(__FP_FAST_FMA) && defined(__FP_FAST_FMAF)
 
 template <class V> PYNN_INLINE V fma_by_lane(V a, V b, V c) {

@@ -1,0 +1,39 @@
+// Loops over contiguous memory, some vectors at once, so that the chains of one's operations fill the gaps of the
+// others'. The last, partial vector is loaded and stored through a mask: nothing beyond n is touched.
+#pragma once
+
+#include "simd/vec.hpp"
+
+namespace pynn::PYNN_ISA {
+namespace {
+
+// As many as the registers hold with what a function needs beside them
+template <class T> constexpr std::size_t many_vectors = vector_registers == 32 && sizeof(T) == 4 ? 4 : 2;
+template <class T> constexpr std::size_t some_vectors = vector_registers == 32 && sizeof(T) == 4 ? 3 : 2;
+
+template <class V> PYNN_INLINE V load_up_to(const element<V> *p, std::size_t count) {
+    return count < width<element<V>> ? load_first<V>(p, count, 0) : load<V>(p);
+}
+template <class V> PYNN_INLINE void store_up_to(element<V> *p, V v, std::size_t count) {
+    if (count < width<element<V>>)
+        store_first(p, v, count);
+    else
+        store(p, v);
+}
+
+// result = f(operands), `count` vectors at once; result may be one of the operands.
+template <std::size_t count, class T, class F, class... Operands>
+PYNN_INLINE void map(std::size_t n, T *result, F f, const Operands *...operands) {
+    using V = vec<T>;
+    constexpr std::size_t lanes = width<T>;
+    std::size_t i = 0;
+    for (; i + count * lanes <= n; i += count * lanes) {
+        V v[count];
+        for (std::size_t j = 0; j < count; ++j) v[j] = f(load<V>(operands + i + j * lanes)...);
+        for (std::size_t j = 0; j < count; ++j) store(result + i + j * lanes, v[j]);
+    }
+    for (; i < n; i += lanes) store_up_to(result + i, f(load_up_to<V>(operands + i, n - i)...), n - i);
+}
+
+} // namespace
+} // namespace pynn::PYNN_ISA
