@@ -958,7 +958,7 @@ def lsuv(
     network : pynn.networks.MultiLayerNet
         Its weights are written in place, one layer after the other: an orthogonal matrix, divided by
         the standard deviation of what the layer makes of the batch (before the activation) until
-        that is 1. Biases are left as they are.
+        that is 1. Biases are left as they are. It has no batch normalization; dropout is left out here.
     batch : array of shape (m, input_size) or (m, ...)
         Inputs as they come in training; a few hundred do.
     tolerance : float, default 0.01
@@ -996,8 +996,12 @@ def lsuv(
         raise TypeError(f"network must be a MultiLayerNet; got {type(network).__name__}")
     number("tolerance", tolerance, least=0)
     integer("steps", steps, least=1)
-    root, layers, f = key(rng), len(network.layers), functions()
-    params = network.params
+    if getattr(network, "use_batchnorm", False):
+        raise ValueError(
+            "network must have no batch normalization, which itself gives outputs of unit variance"
+        )
+    root, f, params = key(rng), functions(), network.params
+    layers = sum(name.startswith("W") for name in params)
     for i in range(1, layers + 1):
         writable(f"params['W{i}']", params[f"W{i}"])
     x = real_array("batch", batch, network.dtype)

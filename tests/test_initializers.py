@@ -564,6 +564,15 @@ def test_lsuv(dtype):
         oracles.assert_same_bits(param, before[name])
     with pytest.raises(TypeError, match="network"):
         initializers.lsuv(object(), x)
+    x = rng.standard_normal((50, 20))
+    plain, dropping = (
+        pynn.networks.MultiLayerNet(20, [30, 40], 10, rng=0, use_dropout=drop)
+        for drop in (False, True)
+    )
+    for name, param in initializers.lsuv(plain, x, rng=1).params.items():
+        oracles.assert_same_bits(initializers.lsuv(dropping, x, rng=1).params[name], param)
+    with pytest.raises(ValueError, match="network must have no batch normalization"):
+        initializers.lsuv(pynn.networks.MultiLayerNet(20, [30], 10, use_batchnorm=True), x)
 
 
 def moments_by_scipy(f, slope):
