@@ -89,7 +89,7 @@ def print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str
             title=title or None, title_justify="left", title_style="bold", show_header=any(headings)
         )
         for heading, is_number in zip(headings, right, strict=True):
-            table.add_column(heading, justify="right" if is_number else "left")
+            table.add_column(heading, justify="right" if is_number else "left", overflow="fold")
         for row in rows:
             table.add_row(*map(escape, row))
         Console().print(table)
