@@ -1000,7 +1000,7 @@ def lsuv(
         raise ValueError(
             "network must have no batch normalization, which itself gives outputs of unit variance"
         )
-    root, f, params = key(rng), functions(), network.params
+    f, params = functions(), network.params
     layers = sum(name.startswith("W") for name in params)
     for i in range(1, layers + 1):
         writable(f"params['W{i}']", params[f"W{i}"])
@@ -1008,7 +1008,7 @@ def lsuv(
     inputs = params["W1"].shape[0]
     if x.ndim < 2 or len(x) == 0 or math.prod(x.shape[1:]) != inputs:
         raise ValueError(f"batch must have one row or more of {inputs} inputs; got shape {x.shape}")
-    x = x.reshape(len(x), inputs)
+    x, root = x.reshape(len(x), inputs), key(rng)
     made = []  # put in place once all are
     for i in range(1, layers + 1):
         w, b = np.empty_like(params[f"W{i}"]), params[f"b{i}"]

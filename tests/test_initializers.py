@@ -387,6 +387,7 @@ def test_a_refused_call_takes_nothing_from_a_generator():
         lambda: initializers.he_normal((3, 4), dtype=int, rng=one),
         lambda: pynn.random.uniform(3, 2.0, 1.0, rng=one),
         lambda: initializers.sparse((3, 4), std="1", rng=one),
+        lambda: initializers.lsuv(pynn.networks.MultiLayerNet(4, [3], 2), np.ones(3), rng=one),
     ):
         with pytest.raises((TypeError, ValueError)):
             call()
