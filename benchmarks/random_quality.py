@@ -7,6 +7,8 @@ A check prints its statistic and its p value, two-sided where it is a moment's.
 """
 
 import argparse
+import contextlib
+import os
 import sys
 
 import numpy as np
@@ -140,7 +142,9 @@ def main():
     )
     arguments = parser.parse_args()
     if arguments.what == "raw":
-        raw(range(arguments.key, arguments.key + arguments.neighbours))
+        with contextlib.suppress(BrokenPipeError):  # whoever reads has enough
+            raw(range(arguments.key, arguments.key + arguments.neighbours))
+        os._exit(0)
     base, _, power = arguments.draws.partition("**")
     draws = int(base) ** int(power or 1)
     report(arguments.what, draws, *tally(arguments.what, draws, arguments.key, sys.stderr.isatty()))

@@ -139,6 +139,8 @@ def shard_bounds(shard: Any, shape: tuple[int, ...]) -> list[tuple[int, int]]:
 def float_dtype(name: str, dtype: npt.DTypeLike) -> np.dtype[Any]:
     """Return float32 or float64 as a dtype."""
     try:
+        if dtype is None:  # which NumPy takes for float64
+            raise TypeError
         found = np.dtype(dtype)
     except TypeError:
         raise TypeError(f"{name} must be float32 or float64; got {dtype!r}") from None
@@ -160,6 +162,8 @@ def fill_dtype(name: str, dtype: npt.DTypeLike) -> np.dtype[Any]:
     try:
         if dtype in _FILLED:
             return _FILLED[dtype]
+        if dtype is None:  # which NumPy takes for float64
+            raise TypeError
         found = np.dtype(dtype)
     except TypeError:
         hint = ", which NumPy knows once ml_dtypes is imported" if dtype == "bfloat16" else ""
@@ -174,6 +178,18 @@ def bits_of(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if array.dtype in _FILLED:
         return array
     return array.view(np.uint16) if array.dtype.name == "bfloat16" else array
+
+
+def check_places(name: str, array: npt.NDArray[Any]) -> None:
+    """See to it that no two elements of an array lie in one place."""
+    axes = sorted(
+        (abs(step), n) for step, n in zip(array.strides, array.shape, strict=True) if n > 1
+    )
+    reach = array.itemsize
+    for step, n in axes:
+        if step < reach and array.size:
+            raise ValueError(f"{name} must have one place for each element; some share memory")
+        reach += (n - 1) * step
 
 
 def assign(array: npt.NDArray[Any], values: npt.ArrayLike) -> None:

@@ -55,8 +55,7 @@ def _values(activation: Function) -> tuple[Array, Array, Array]:
     some = z.ravel()[::3]
     try:
         with np.errstate(all="ignore"):  # what overflows is found below
-            y = np.asarray(f(z.copy()), np.float64)
-            again = np.asarray(f(some.copy()), np.float64)
+            y, again = _real(f(z.copy())), _real(f(some.copy()))
     except (TypeError, ValueError) as error:
         raise TypeError(
             f"activation must take an array and return one of real numbers; got {error}"
@@ -72,6 +71,14 @@ def _values(activation: Function) -> tuple[Array, Array, Array]:
     return z, half * weights * np.reshape(density, z.shape), y
 
 
+def _real(values: Any) -> Array:
+    """Return real numbers as float64; NumPy would leave the imaginary part out."""
+    array = np.asarray(values)
+    if array.dtype.kind == "c":
+        raise TypeError(array.dtype)
+    return array.astype(np.float64)
+
+
 def _mean(weights: Array, values: Array) -> float:
     try:
         return math.fsum((weights * values).ravel().tolist())
@@ -79,25 +86,35 @@ def _mean(weights: Array, values: Array) -> float:
         return math.nan
 
 
-def _rounded(moment: float) -> float:
-    """12 digits: what the last bits of exp and of the function are does not show."""
+def second_moment(activation: Function, of_slope: bool = False) -> float:
+    """Return E f(z)^2, or E f'(z)^2, for z standard normal, rounded to 12 digits.
+
+    So what the last bits of exp and of the function are does not show.
+    """
+    z, weights, y = _values(activation)
+    with np.errstate(all="ignore"):
+        square = (_slope(z, y) if of_slope else y) ** 2
+        moment, end = _mean(weights, square), _mean(weights[[0, -1]], square[[0, -1]])
+    if end > 1e-6 * moment:  # it grows like the density's reciprocal, or faster
+        moment = math.inf
     if not 0 < moment < math.inf:
-        raise ValueError(f"activation must have a finite second moment above 0; got {moment}")
+        raise ValueError(
+            f"activation must have a {'slope with a ' * of_slope}finite second moment above 0;"
+            f" got {moment}"
+        )
     return float(f"{moment:.12g}")
 
 
-def second_moments(activation: Function) -> tuple[float, float]:
-    """Return E f(z)^2 and E f'(z)^2 for z standard normal."""
-    z, weights, y = _values(activation)
+def _slope(z: Array, y: Array) -> Array:
+    """Return the derivative at each node of the polynomial through all nodes of its panel."""
     slope = np.zeros_like(y)
     x = z[0] - z[0].mean()  # nodes of a panel, of which the others are shifts
     scale = [math.prod(a - b for b in x if b != a) for a in x]
-    with np.errstate(all="ignore"):
-        for i in range(len(x)):  # derivative at node i of the polynomial through all nodes
-            for j in range(len(x)):
-                if i != j:
-                    slope[:, i] += scale[i] / scale[j] / (x[i] - x[j]) * (y[:, j] - y[:, i])
-        return _rounded(_mean(weights, y * y)), _rounded(_mean(weights, slope * slope))
+    for i in range(len(x)):
+        for j in range(len(x)):
+            if i != j:
+                slope[:, i] += scale[i] / scale[j] / (x[i] - x[j]) * (y[:, j] - y[:, i])
+    return slope
 
 
 def odd_part(activation: Function) -> float:

@@ -65,19 +65,24 @@ class Philox4x32(np.random.BitGenerator):
             raise TypeError("counter must come with key; got no key")
         if key is not None and seed is not None:
             raise TypeError("seed and key must not both be given; got both")
-        source: Any = seed
-        if key is not None or isinstance(seed, np.random.BitGenerator | np.random.Generator):
-            # for spawn() alone
-            sequence = np.random.SeedSequence(0 if key is None else integer("key", key, 0, _KEYS))
-        elif isinstance(seed, np.random.SeedSequence):
-            sequence = seed
-        else:
-            source = sequence = np.random.SeedSequence(_entropy(seed))
-        super().__init__(sequence)
         start = 1 << 96 if key is None else 0
         if counter is not None:
             start = integer("counter", counter, 0, _COUNTERS)
-        self._philox = PhiloxState(self.capsule, key_of(source) if key is None else key, start)
+        if key is not None:
+            stream = integer("key", key, 0, _KEYS)
+        elif isinstance(seed, np.random.BitGenerator | np.random.Generator):
+            stream = key_of(seed)
+        else:
+            stream = None
+        if stream is not None:
+            sequence = np.random.SeedSequence(stream)  # for spawn() alone
+        elif isinstance(seed, np.random.SeedSequence):
+            sequence = seed
+        else:
+            sequence = np.random.SeedSequence(_entropy(seed))
+        super().__init__(sequence)
+        stream = key_of(sequence) if stream is None else stream
+        self._philox = PhiloxState(self.capsule, stream, start)
 
     @property
     def state(self) -> Mapping[str, Any]:

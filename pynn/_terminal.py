@@ -37,17 +37,17 @@ class Download:
 
 
 @contextmanager
-def progress(stream: TextIO | None = None, together: bool = False) -> Iterator[Progress]:
+def progress(together: bool = False) -> Iterator[Progress]:
     """Give a function that shows how far a stage is: bars on a terminal, else a line per stage.
+
+    On standard error, so that it does not mix with results.
 
     Parameters
     ----------
-    stream : file, optional
-        Where to; standard output by default.
     together : bool, default False
         One line on a terminal, that says the stage, in place of a bar for each.
     """
-    stream = sys.stdout if stream is None else stream
+    stream = sys.stderr
     if not rich_on(stream):
         said: list[str] = []
 
@@ -89,7 +89,7 @@ def print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str
             title=title or None, title_justify="left", title_style="bold", show_header=any(headings)
         )
         for heading, is_number in zip(headings, right, strict=True):
-            table.add_column(heading, justify="right" if is_number else "left")
+            table.add_column(heading, justify="right" if is_number else "left", overflow="fold")
         for row in rows:
             table.add_row(*map(escape, row))
         Console().print(table)

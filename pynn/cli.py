@@ -59,16 +59,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = _parser().parse_args(argv)
     except SystemExit as stop:  # argparse has said why
         return int(stop.code or 0)
+    if sys.stderr is None:  # closed by whoever started this
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stdout is None:
+        print(f"pynn {options.command}: error: standard output is closed", file=sys.stderr)
+        return 1
     for stream in (sys.stdout, sys.stderr):  # a terminal may lack a character
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     try:
         options.run(options)
+        sys.stdout.flush()
     except _Failure as failure:
         print(f"pynn {options.command}: error: {' '.join(str(failure).split())}", file=sys.stderr)
         return failure.code
-    except BrokenPipeError:  # nobody reads the output any more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # of writing the output
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still buffered
+        if not isinstance(error, BrokenPipeError):  # else nobody reads any more
+            print(f"pynn {options.command}: error: {error.strerror or error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"pynn {options.command}: interrupted, {options.left}", file=sys.stderr)
@@ -219,7 +227,7 @@ def _bench(options: argparse.Namespace) -> None:
     picture = None if options.plot is None else _picture(options.plot)
     failed: list[str] = []
     peers = list(bench.PEERS)
-    with _terminal.progress(sys.stderr, together=True) as progress:
+    with _terminal.progress(together=True) as progress:
         try:
             times = bench.run(names, options.rounds, progress, failed.append)
         except RuntimeError as error:
@@ -272,7 +280,7 @@ def _selftest(options: argparse.Namespace) -> None:
         return
     start = time.perf_counter()
     quiet = contextlib.nullcontext(lambda stage, part: None)
-    with quiet if options.json else _terminal.progress(sys.stderr, together=True) as progress:
+    with quiet if options.json else _terminal.progress(together=True) as progress:
         progress("Known answers", 0)
         answers = selftest.known_answers()
         known = selftest.published()

@@ -268,7 +268,7 @@ def _rule(
                 fan = "fan_avg"
         return variance_scaling(
             shape,
-            scale if activation is None else 1 / _gain.second_moments(activation)[0],
+            scale if activation is None else 1 / _gain.second_moment(activation),
             fan,
             kind,
             axes[0] if in_axis is None else in_axis,
@@ -487,12 +487,20 @@ def truncated_normal(
     0.02
     """
     std = _STD[_preset(preset)] if std is None else std
-    if preset == "torch" and (spread := number("std", std, least=0)) > 0:
-        centre = number("mean", mean)
-        lower, upper = (
-            (real(name, bound) - centre) / spread
-            for name, bound in (("lower", lower), ("upper", upper))
-        )
+    if preset == "torch":
+        lower, upper = real("lower", lower), real("upper", upper)
+        if not lower < upper:
+            raise ValueError(f"lower must be less than upper; got {lower!r} and {upper!r}")
+        centre, spread = number("mean", mean), number("std", std, least=0)
+        if spread > 0:
+            lower, upper = (lower - centre) / spread, (upper - centre) / spread
+        elif lower <= centre <= upper:
+            lower, upper = -math.inf, math.inf
+        else:
+            raise ValueError(
+                f"mean must lie between lower and upper where std is 0; got {mean!r} and"
+                f" {lower!r} to {upper!r}"
+            )
     parameters = {"mean": mean, "std": std, "lower": lower, "upper": upper}
     return draw("truncated_normal", parameters, shape, rng, dtype, out, shard)
 
@@ -650,8 +658,12 @@ def identity(
     if len(whole) != 2:
         raise ValueError(f"shape must have two axes for an identity; got {whole}")
     diagonal = number("gain", gain, dtype=array.dtype)
-    rows, columns = (np.arange(*bounds) for bounds in shard_bounds(shard, whole))
-    assign(array, np.where(rows[:, None] == columns, diagonal, 0.0))
+    (row, row_end), (column, column_end) = shard_bounds(shard, whole)
+    array[...] = 0
+    first = max(row, column)
+    last = max(first, min(row_end, column_end))
+    square = array[first - row : last - row, first - column : last - column]
+    assign(np.einsum("ii->i", square), diagonal)  # a view
     return result
 
 
@@ -917,14 +929,23 @@ def sparse(
     values, root = checked(where, "normal", {"mean": 0.0, "std": std}), key(rng)
     fill_place(where, "normal", values, root)
     (row, row_end), (column, _) = shard_bounds(shard, whole)
-    lots = np.empty((whole[0], array.shape[1]), np.float64)
+    lots = np.empty((array.shape[1], whole[0]), np.float64)  # a column's lie side by side
     more = dict(start=column, index_strides=(whole[1], 1))
-    functions().fill(lots, "uniform", split(root, 1), 0.0, 1.0, **more)
-    order = np.argsort(lots, axis=0, kind="stable")
-    zero = np.zeros(lots.shape, bool)
-    np.put_along_axis(zero, order[: math.ceil(share * whole[0])], True, axis=0)
+    functions().fill(lots.T, "uniform", split(root, 1), 0.0, 1.0, **more)
+    zero = _smallest(lots, math.ceil(share * whole[0])).T
     array[zero[row:row_end]] = 0
     return result
+
+
+def _smallest(rows: Any, count: int) -> Any:
+    """Say which numbers are the `count` smallest of their row, of equal ones the first."""
+    if count == 0:
+        return np.zeros(rows.shape, bool)
+    found = rows <= np.partition(rows, count - 1, axis=1)[:, count - 1 : count]
+    for i in np.flatnonzero(found.sum(axis=1) > count):
+        found[i] = False
+        found[i, np.argsort(rows[i], kind="stable")[:count]] = True
+    return found
 
 
 def lsuv(
@@ -937,7 +958,7 @@ def lsuv(
     network : pynn.networks.MultiLayerNet
         Its weights are written in place, one layer after the other: an orthogonal matrix, divided by
         the standard deviation of what the layer makes of the batch (before the activation) until
-        that is 1. Biases are left as they are.
+        that is 1. Biases are left as they are. It has no batch normalization; dropout is left out here.
     batch : array of shape (m, input_size) or (m, ...)
         Inputs as they come in training; a few hundred do.
     tolerance : float, default 0.01
@@ -975,15 +996,19 @@ def lsuv(
         raise TypeError(f"network must be a MultiLayerNet; got {type(network).__name__}")
     number("tolerance", tolerance, least=0)
     integer("steps", steps, least=1)
-    root, layers, f = key(rng), len(network.layers), functions()
-    params = network.params
+    if getattr(network, "use_batchnorm", False):
+        raise ValueError(
+            "network must have no batch normalization, which itself gives outputs of unit variance"
+        )
+    f, params = functions(), network.params
+    layers = sum(name.startswith("W") for name in params)
     for i in range(1, layers + 1):
         writable(f"params['W{i}']", params[f"W{i}"])
     x = real_array("batch", batch, network.dtype)
     inputs = params["W1"].shape[0]
     if x.ndim < 2 or len(x) == 0 or math.prod(x.shape[1:]) != inputs:
         raise ValueError(f"batch must have one row or more of {inputs} inputs; got shape {x.shape}")
-    x = x.reshape(len(x), inputs)
+    x, root = x.reshape(len(x), inputs), key(rng)
     made = []  # put in place once all are
     for i in range(1, layers + 1):
         w, b = np.empty_like(params[f"W{i}"]), params[f"b{i}"]
@@ -1024,7 +1049,8 @@ def gain(activation: _gain.Function, direction: str = "forward") -> float:
     Raises
     ------
     TypeError, ValueError
-        If the activation is none of these, or its moment is 0 or infinite.
+        If the activation is none of these, or its moment is 0 or infinite. (Of a singularity within the line, as 1 / z has, the
+        quadrature sees a finite part.)
 
     Notes
     -----
@@ -1043,8 +1069,7 @@ def gain(activation: _gain.Function, direction: str = "forward") -> float:
     """
     if direction not in ("forward", "backward"):
         raise ValueError(f"direction must be 'forward' or 'backward'; got {direction!r}")
-    moment = _gain.second_moments(activation)[direction == "backward"]
-    return math.sqrt(1 / moment)
+    return math.sqrt(1 / _gain.second_moment(activation, direction == "backward"))
 
 
 class Recommendation(NamedTuple):
@@ -1087,18 +1112,18 @@ def recommend(activation: _gain.Function) -> Recommendation:
     Notes
     -----
     The book's rule made general. It gives Xavier for functions that are odd, or odd but for a
-    constant (tanh, sigmoid), and He for those that let one side pass (ReLU and its relatives).
+    constant (tanh, sigmoid), and He for all others (ReLU and its relatives, which let one side pass).
 
     Examples
     --------
     >>> import pynn
     >>> pynn.initializers.recommend("relu")
-    Recommendation(initializer='he_normal', gain=1.4142135623730951, reason="one sign passes more than the other, as with ReLU: in place of ReLU's 2 / fan_in, 2 / fan_in keeps the spread.")
+    Recommendation(initializer='he_normal', gain=1.4142135623730951, reason="not odd, like ReLU: in place of ReLU's 2 / fan_in, 2 / fan_in keeps the spread.")
     """
     found = gain(activation)
     symmetric = _gain.odd_part(activation) > 0.99
     if symmetric:
-        why = "both signs pass alike, as with tanh: 1 / fan_in times the square of the gain"
+        why = "odd but for a constant, like tanh: 1 / fan_in times the square of the gain"
         return Recommendation("xavier_normal", found, why + f", {found:.4g}, keeps the spread.")
-    why = "one sign passes more than the other, as with ReLU: in place of ReLU's 2 / fan_in"
+    why = "not odd, like ReLU: in place of ReLU's 2 / fan_in"
     return Recommendation("he_normal", found, why + f", {found**2:.4g} / fan_in keeps the spread.")

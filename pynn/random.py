@@ -23,6 +23,7 @@ from ._backend import functions
 from ._checks import (
     NO_SEQUENCES,
     bits_of,
+    check_places,
     fill_dtype,
     number,
     real,
@@ -115,6 +116,8 @@ def _entropy(rng: Any) -> int | list[int] | None:
         return None
     try:
         if isinstance(rng, (bool, *NO_SEQUENCES)):
+            raise TypeError
+        if np.iterable(rng) and not hasattr(rng, "__len__"):  # an iterator would be used up
             raise TypeError
         values = [operator.index(i) for i in rng] if np.iterable(rng) else [operator.index(rng)]
     except TypeError:
@@ -315,6 +318,11 @@ def checked(where: Place, distribution: str, parameters: dict[str, float]) -> li
         number(f"{name2} - {name1}", values[1] - values[0], dtype=dtype)
     for name, value in bounds:
         values.append(real(name, value))
+    if bounds and not values[2] < values[3]:
+        (lower, least_bound), (upper, most_bound) = bounds
+        raise ValueError(
+            f"{lower} must be less than {upper}; got {least_bound!r} and {most_bound!r}"
+        )
     return values
 
 
@@ -334,6 +342,8 @@ def place(shape: Shape | None, dtype: npt.DTypeLike, out: Any, shard: Shard | No
     if array is None or dtype is not np.float32:  # which may be the default
         dtype = fill_dtype("dtype", dtype)
     if array is not None:
+        if not array.flags.forc:
+            check_places("out", array)
         if dtype is not np.float32 and dtype != np.float32:
             kind = "bfloat16" if array.dtype == np.uint16 else array.dtype.name
             if dtype.name != kind:

@@ -84,3 +84,15 @@ def test_a_wrong_example_is_noticed():
     assert not check("no example", "none")
     assert {"pynn.relu", "pynn.gelu_backward", "pynn.layers.Affine"} <= CALLABLE.keys()
     assert all(isinstance(OBJECTS[f"pynn.{name}"], np.ufunc) for name in pynn.ACTIVATIONS)
+
+
+@pytest.mark.skipif(not (ROOT / "README.md").exists(), reason="no README beside the tests")
+def test_readme_shows_the_selftest_of_today():
+    from pynn import selftest
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    hashes = len(selftest.published())
+    assert set(re.findall(r"^published bits  (\d+ of \d+)", text, re.M)) == {
+        f"{hashes} of {hashes}"
+    }
+    assert f"\naccuracy        {len(pynn.ACTIVATIONS)} activations" in text

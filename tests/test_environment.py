@@ -448,6 +448,27 @@ except AttributeError as error:
     assert python(code) == "module 'pynn' has no attribute 'nothing'"
 
 
+SUBINTERPRETER = """
+import warnings, test.support
+warnings.simplefilter("ignore")
+test.support.run_in_subinterp('''
+import warnings
+warnings.simplefilter("ignore")
+try:
+    import pynn
+except ImportError as error:
+    print(error)
+''')
+"""
+
+
+def test_subinterpreters_are_refused(python):
+    """Where NumPy lets itself be imported: it never waits for ever."""
+    pytest.importorskip("test.support")
+    said = python(SUBINTERPRETER)
+    assert "main interpreter" in said or "numpy" in said.lower()
+
+
 LIMITED = """
 import {0}, {1}
 import pynn, threadpoolctl

@@ -271,7 +271,12 @@ def test_bad_parameters():
         (lambda: pynn.random.normal(3, scale=math.nan), "scale"),
         (lambda: pynn.random.uniform(3, -3e38, 3e38), "low"),
         (lambda: initializers.he_normal(()), "shape"),
-        (lambda: initializers.truncated_normal((3,), lower=2.0, upper=-2.0), "lower is 2.0"),
+        (
+            lambda: initializers.truncated_normal((3,), lower=2.0, upper=-2.0),
+            "lower must.* 2.0 and -2.0",
+        ),
+        (lambda: initializers.truncated_normal((3,), 0, 1, 2, -2, preset="torch"), "lower.* 2.0"),
+        (lambda: initializers.truncated_normal((3,), 5, 0, -1, 1, preset="torch"), "mean.* 5"),
         (lambda: initializers.truncated_normal((3,), lower=math.nan), "lower"),
         (lambda: initializers.truncated_normal((3,), std=-0.5), "std.*-0.5"),
         (lambda: initializers.truncated_normal((3,), lower=20.0, upper=21.0), "20.0"),
@@ -382,6 +387,7 @@ def test_a_refused_call_takes_nothing_from_a_generator():
         lambda: initializers.he_normal((3, 4), dtype=int, rng=one),
         lambda: pynn.random.uniform(3, 2.0, 1.0, rng=one),
         lambda: initializers.sparse((3, 4), std="1", rng=one),
+        lambda: initializers.lsuv(pynn.networks.MultiLayerNet(4, [3], 2), np.ones(3), rng=one),
     ):
         with pytest.raises((TypeError, ValueError)):
             call()
@@ -509,6 +515,35 @@ def test_sparse(dtype):
     assert counts.min() > 5 and counts.max() < 35
 
 
+def test_the_smallest_of_equal_lots_are_the_first():
+    lots = np.array([[0.5, 0.5, 0.2, 0.5], [0.1, 0.3, 0.2, 0.0], [1.0, 1.0, 1.0, 1.0]])
+    for count in range(5):
+        found = initializers._smallest(lots, count)
+        order = np.argsort(lots, axis=1, kind="stable")
+        want = np.zeros(lots.shape, bool)
+        np.put_along_axis(want, order[:, :count], True, axis=1)
+        assert np.array_equal(found, want)
+
+
+@pytest.mark.parametrize("name", [*ALL, "dirac", "delta_orthogonal"])
+def test_out_with_shared_places(name):
+    """Elements that lie in one place cannot all have their own value."""
+    shape = (3, 2, 2) if name in ("dirac", "delta_orthogonal") else (4, 3)
+    for strides in ((4,) * len(shape), (0,) * len(shape)):
+        memory = np.zeros(100, np.float32)
+        out = np.lib.stride_tricks.as_strided(memory, shape, strides)
+        with pytest.raises(ValueError, match="out must have one place"):
+            getattr(initializers, name)(out=out, rng=0)
+        assert not memory.any()
+
+
+@pytest.mark.parametrize("dtype", [None, "", ">f4", "int32", "longdouble", object])
+def test_other_dtypes(dtype):
+    """None too, of which NumPy makes float64."""
+    with pytest.raises(TypeError, match="dtype must be float16, bfloat16, float32 or float64"):
+        initializers.he_normal((3, 2), dtype=dtype)
+
+
 def test_lsuv(dtype):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((300, 20)).astype(dtype)
@@ -530,6 +565,15 @@ def test_lsuv(dtype):
         oracles.assert_same_bits(param, before[name])
     with pytest.raises(TypeError, match="network"):
         initializers.lsuv(object(), x)
+    x = rng.standard_normal((50, 20))
+    plain, dropping = (
+        pynn.networks.MultiLayerNet(20, [30, 40], 10, rng=0, use_dropout=drop)
+        for drop in (False, True)
+    )
+    for name, param in initializers.lsuv(plain, x, rng=1).params.items():
+        oracles.assert_same_bits(initializers.lsuv(dropping, x, rng=1).params[name], param)
+    with pytest.raises(ValueError, match="network must have no batch normalization"):
+        initializers.lsuv(pynn.networks.MultiLayerNet(20, [30], 10, use_batchnorm=True), x)
 
 
 def moments_by_scipy(f, slope):
@@ -585,12 +629,29 @@ def test_gain_keeps_the_spread_of_any_activation():
         initializers.gain("relu", "up")
 
 
+def test_gain_of_what_is_no_common_activation():
+    """A step has no slope, but a second moment; a function may outgrow the density; numbers may be complex."""
+    for step, want in ((np.sign, 1), (lambda x: x > 0, math.sqrt(2))):
+        assert initializers.gain(step) == pytest.approx(want, rel=1e-12)
+        assert initializers.recommend(step).initializer == "xavier_normal"
+        with pytest.raises(ValueError, match=r"activation must have a slope.* 0\.0"):
+            initializers.gain(step, "backward")
+    assert initializers.gain(lambda x: x**10) == pytest.approx(654729075**-0.5, rel=1e-10)
+    assert initializers.gain(lambda x: np.exp(x * x / 8)) == pytest.approx(2**-0.25, rel=1e-10)
+    for fast in (lambda x: np.exp(x * x / 4), lambda x: np.exp(x * x)):
+        with pytest.raises(ValueError, match=r"activation must.* inf"):
+            initializers.gain(fast)
+    with pytest.raises(TypeError, match=r"activation must.* complex128"):
+        initializers.gain(lambda x: 1j * x)
+
+
 def test_recommend():
     assert initializers.recommend("relu")[:2] == ("he_normal", pytest.approx(math.sqrt(2)))
     for name in ("tanh", "sigmoid"):
         found = initializers.recommend(name)
         assert found.initializer == "xavier_normal" and found.reason.endswith("spread.")
     assert initializers.recommend(lambda x: x * scipy.special.ndtr(x)).initializer == "he_normal"
+    assert "not odd" in initializers.recommend(np.abs).reason
 
 
 # preset, name, shape -> distribution with its parameters, as that library's source has it

@@ -266,7 +266,9 @@ def test_keys_of_seeds_are_numpys():
             assert one.integers(9, size=3).tolist() == two.integers(9, size=3).tolist()
 
 
-@pytest.mark.parametrize("seed", ["seed", 1.5, True, object(), -1, np.random.RandomState(1)])
+@pytest.mark.parametrize(
+    "seed", ["seed", 1.5, True, object(), -1, np.random.RandomState(1), iter([1])]
+)
 def test_bad_seeds(seed):
     with pytest.raises((TypeError, ValueError), match="rng"):
         pynn.random.normal(3, rng=seed)
@@ -402,6 +404,8 @@ def test_bit_generator_advances_jumps_spawns_and_pickles():
     children = pynn.random.Philox4x32(3).spawn(2)
     draws = [c.random_raw(4).tolist() for c in children]
     assert draws[0] != draws[1] and all(type(c) is pynn.random.Philox4x32 for c in children)
+    seeds = (np.random.default_rng(s) for s in (1, 2))  # whose children differ, as they do
+    assert len({int(pynn.random.Philox4x32(s).spawn(1)[0].random_raw()) for s in seeds}) == 2
     rng = generator(3)
     rng.integers(5, size=7)  # an odd number of 32-bit words
     copy = pickle.loads(pickle.dumps(rng))

@@ -51,6 +51,18 @@ def test_tables_on_a_terminal(tmp_path):
     assert "│" in text and "instruction sets" in text and pynn.__version__ in text
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+@pytest.mark.parametrize("line", ["info", "info --json", "accuracy relu --stride 100000007"])
+def test_output_that_cannot_be_written(line, run, tmp_path):
+    """A full disk, a closed output: one line of error, exit code 1."""
+    launch = f"import os; os.execl('/bin/sh', 'sh', '-c', '{sys.executable} -m pynn {line} %s')"
+    for redirection, said in ((">/dev/full", "No space"), (">&-", "output is closed")):
+        result = run("-c", launch % redirection, cwd=tmp_path)
+        (error,) = (said for said in result.stderr.splitlines() if not said.endswith(" ..."))
+        assert result.returncode == 1 and said in error
+    assert not list(tmp_path.iterdir())
+
+
 def test_why_so_many_threads():
     running = pynn.show_config(mode="dicts")["running"]
     assert running["threads because of"] == pynn._core.default_threads()[1]

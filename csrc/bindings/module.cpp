@@ -150,6 +150,10 @@ static int import_numpy() {
     return 0;
 }
 
+// What PYBIND11_MODULE defines is called by PyInit__core below: in a sub-interpreter it would wait for the GIL for ever.
+#undef PYBIND11_PLUGIN_IMPL
+#define PYBIND11_PLUGIN_IMPL(name) static PyObject *make_module()
+
 PYBIND11_MODULE(_core, module) {
     if (import_numpy() < 0) throw pybind11::error_already_set();
     try {
@@ -166,4 +170,10 @@ PYBIND11_MODULE(_core, module) {
     pynn::bind_normalizations(module);
     pynn::bind_optimizers(module);
     pynn::bind_network(module);
+}
+
+extern "C" PYBIND11_EXPORT PyObject *PyInit__core() {
+    if (PyInterpreterState_Get() == PyInterpreterState_Main()) return make_module();
+    PyErr_SetString(PyExc_ImportError, "pynn works in Python's main interpreter; it was imported in a sub-interpreter");
+    return nullptr;
 }
