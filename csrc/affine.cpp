@@ -2,6 +2,7 @@
 #include "affine.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "dispatch.hpp"
 #include "memory.hpp"
@@ -22,13 +23,14 @@ struct Cut {
     std::size_t rows, columns, row_blocks, column_blocks;
 };
 
-template <class T> Cut cut_output(std::size_t m, std::size_t n, const Kernels<T> &kernels, std::size_t threads) {
+template <class T>
+Cut cut_output(std::size_t m, std::size_t n, const Kernels<T> &kernels, std::size_t threads, bool whole_rows) {
     Cut cut{};
     cut.row_blocks = ceil_div(m, kernels.block_rows);
-    cut.column_blocks = m <= most_rows_in_place ? 1 : ceil_div(n, kernels.block_columns);
+    cut.column_blocks = m <= most_rows_in_place || whole_rows ? 1 : ceil_div(n, kernels.block_columns);
     const std::size_t least_columns = 2 * kernels.panel_columns, least_rows = 2 * kernels.tile_rows;
     while (threads > 1 && cut.row_blocks * cut.column_blocks < tasks_per_thread * threads) {
-        if (n / cut.column_blocks >= 2 * least_columns)
+        if (!whole_rows && n / cut.column_blocks >= 2 * least_columns)
             cut.column_blocks *= 2; // before rows: each column of b is then packed once
         else if (m / cut.row_blocks >= 2 * least_rows)
             cut.row_blocks *= 2;
@@ -80,6 +82,13 @@ void pack_columns(MatrixView<T> b, std::size_t n, std::size_t k, T *packed, cons
                            kernels.pack(b.data + static_cast<std::ptrdiff_t>(column) * b.column, b.row, b.column, k,
                                         std::min(n, end * panel) - column, packed + column * k);
                        });
+}
+
+// Where the rows of b lie each in a line of columns, it is laid out anew, k by n, for a few rows of a. Then its rows are
+// rather taken for those of the left operand, as they lie, and the result is turned: m by n.
+constexpr std::size_t least_rows_turned = 8, most_rows_turned = 256, least_columns_turned = 64;
+bool turning_pays(std::size_t m, std::size_t n, std::size_t k) {
+    return m >= least_rows_turned && m <= most_rows_turned && n >= least_columns_turned && k >= 2 * m;
 }
 
 template <class T> void add(const T *x, std::size_t n, T *sums) {
@@ -134,8 +143,16 @@ void product(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, Matri
     const Kernels<T> &kernels = active_kernels_of<T>();
     const bool serial = static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k) < serial_work;
     const int threads = serial ? 1 : thread_count();
-    const Cut cut = cut_output(m, n, kernels, static_cast<std::size_t>(threads));
     if (n == 1) b.column = 1;
+    const bool turn =
+        b.column != 1 && b.row == 1 && !serial && panels == nullptr && !accumulate && turning_pays(m, n, k);
+    if (turn) {
+        std::swap(m, n);
+        std::swap(a, b);
+        a = a.transposed();
+        b = b.transposed();
+    }
+    const Cut cut = cut_output(m, n, kernels, static_cast<std::size_t>(threads), turn);
     // Micro-tiles read narrow columns of b: where its rows are pages apart and not in the cache, it is packed first.
     const double b_bytes = static_cast<double>(k) * static_cast<double>(n) * sizeof(T);
     const bool small = b_bytes <= read_in_place;
@@ -144,16 +161,18 @@ void product(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, Matri
         return product_by_chunks(m, n, k, a, b, bias, activation, c, c_row, accumulate);
     const bool pack = b.column != 1 || (!small && cut.rows > most_rows_in_place);
     const double a_bytes = static_cast<double>(m) * static_cast<double>(k) * sizeof(T);
-    const bool pack_a =
-        ceil_div(n, kernels.panel_columns) >= panels_worth_packing && a_bytes > rows_in_cache && a_bytes <= most_packed;
+    const bool pack_a = !turn && ceil_div(n, kernels.panel_columns) >= panels_worth_packing &&
+                        a_bytes > rows_in_cache && a_bytes <= most_packed;
     const PackedRows<T> layout(cut, k, kernels);
     Scratch<T> rows(pack_a ? layout.size : 0);
     if (pack_a) layout.pack(a, m, k, cut, rows.get(), kernels, threads);
     // Few rows keep the fma units busier on b itself, as long as it stays in the cache.
     const bool use_panels = panels != nullptr && (!small || m > kernels.tile_rows);
     const T *packed = use_panels ? panels->of(kernels) : nullptr;
-    // Once for all where several blocks of rows would each pack the same columns.
-    const bool pack_b = packed == nullptr && pack && k > 0 && cut.row_blocks > 1 && b_bytes <= most_packed;
+    // Once for all where several blocks of rows would each pack the same columns, or where columns lie each in a line, which
+    // is then read to its end.
+    const bool pack_b =
+        packed == nullptr && pack && k > 0 && (cut.row_blocks > 1 || b.column != 1) && b_bytes <= most_packed;
     const std::size_t panel = kernels.panel_columns;
     Scratch<T> columns(pack_b ? ceil_div(n, panel) * panel * k : 0);
     if (pack_b) {
@@ -161,7 +180,8 @@ void product(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, Matri
         packed = columns.get();
     }
     constexpr std::size_t line = cache_line / sizeof(T);
-    const std::size_t aside = accumulate ? ceil_div(cut.rows * cut.columns, line) * line : 0; // a block's finished sums
+    const bool uses_aside = accumulate || turn; // where a block's sums are finished
+    const std::size_t aside = uses_aside ? ceil_div(cut.rows * cut.columns, line) * line : 0;
     const std::size_t workspace_size = kernels.product_workspace + aside;
     Scratch<T> workspace(static_cast<std::size_t>(threads) * workspace_size);
     std::optional<Patience> patience;
@@ -186,15 +206,25 @@ void product(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, Matri
                 block.pack = pack;
                 block.packed = packed == nullptr ? nullptr : packed + column * k;
                 block.workspace = workspace.get() + static_cast<std::size_t>(slot) * workspace_size;
-                T *target = c + static_cast<std::ptrdiff_t>(row) * c_row + column;
-                block.c = accumulate ? block.workspace + kernels.product_workspace : target;
-                block.c_row = accumulate ? static_cast<std::ptrdiff_t>(block.columns) : c_row;
-                block.bias = bias == nullptr ? nullptr : bias + column;
+                T *target = turn ? c + static_cast<std::ptrdiff_t>(column) * c_row + row
+                                 : c + static_cast<std::ptrdiff_t>(row) * c_row + column;
+                block.c = uses_aside ? block.workspace + kernels.product_workspace : target;
+                block.c_row = uses_aside ? static_cast<std::ptrdiff_t>(block.columns) : c_row;
+                block.bias = bias == nullptr || turn ? nullptr : bias + column;
                 kernels.product(block);
-                for (std::size_t i = 0; i < block.rows && (activation || accumulate); ++i, target += c_row) {
-                    T *y = block.c + static_cast<std::ptrdiff_t>(i) * block.c_row;
-                    if (activation) kernels.forward[*activation](y, y, block.columns);
-                    if (accumulate) add(y, block.columns, target);
+                if (turn) {
+                    kernels.transpose(block.c, block.c_row, block.rows, block.columns, target, c_row);
+                    for (std::size_t i = 0; i < block.columns && (activation || bias != nullptr);
+                         ++i, target += c_row) {
+                        if (bias != nullptr) add(bias + row, block.rows, target);
+                        if (activation) kernels.forward[*activation](target, target, block.rows);
+                    }
+                } else {
+                    for (std::size_t i = 0; i < block.rows && (activation || accumulate); ++i, target += c_row) {
+                        T *y = block.c + static_cast<std::ptrdiff_t>(i) * block.c_row;
+                        if (activation) kernels.forward[*activation](y, y, block.columns);
+                        if (accumulate) add(y, block.columns, target);
+                    }
                 }
                 if (patience) patience->ask(slot);
             }

@@ -83,6 +83,8 @@ template <class T> struct Kernels {
     // length of a vector. One of a's strides is 1.
     void (*pack_rows)(const T *a, std::ptrdiff_t a_row, std::ptrdiff_t a_column, std::size_t depth, std::size_t rows,
                       T *packed);
+    void (*transpose)(const T *from, std::ptrdiff_t from_row, std::size_t rows, std::size_t columns, T *to,
+                      std::ptrdiff_t to_row);
     void (*column_sums)(const T *x, std::ptrdiff_t x_row, std::size_t rows, std::size_t columns, T *sums);
     // Lays columns of b out in panels for ProductBlock::packed: panel p, of [k][column], begins at packed +
     // p * panel_columns * depth. One of b's strides is 1.

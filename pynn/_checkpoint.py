@@ -19,11 +19,13 @@ def save(
     metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write a file; one that stood there stays whole until the new one is."""
-    safetensors = _package()
+    safetensors = package()
     contiguous = {name: np.ascontiguousarray(a).reshape(a.shape) for name, a in arrays.items()}
     path = os.fspath(path)
     new = f"{path}.{os.getpid()}.new"
     try:
+        with open(new, "wb"):
+            pass  # which tells better what is wrong with a path
         safetensors.save_file(contiguous, new, None if metadata is None else dict(metadata))
         os.replace(new, path)
     except BaseException:
@@ -34,14 +36,22 @@ def save(
 
 def load(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str]]:
     """Read the arrays of a file, and its text."""
-    _package()
-    from safetensors import safe_open
+    package()
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(os.fspath(path), framework="numpy") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    with open(path, "rb"):
+        pass  # which tells better what is wrong with a path
+    try:
+        with safe_open(os.fspath(path), framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(
+            f"path must be a whole safetensors file; got {os.fspath(path)!r} ({error})"
+        ) from None
 
 
-def _package() -> Any:
+def package() -> Any:
+    """Return the package that reads and writes, or say how to get it."""
     try:
         import safetensors.numpy
     except ImportError:

@@ -21,7 +21,7 @@ _OVERFLOW = {
 }
 
 
-def _as_float(name: str, value: Any) -> float:
+def as_float(name: str, value: Any) -> float:
     """Return a real number as a float; one that is too large for it as infinity."""
     kind = type(value)
     if kind is float:
@@ -50,7 +50,7 @@ def number(
     dtype: np.dtype[Any] | None = None,
 ) -> float:
     """Return a finite number, no less than least, less than below and finite in dtype, as a float."""
-    found = _as_float(name, value)
+    found = as_float(name, value)
     if not math.isfinite(found):
         raise ValueError(f"{name} must be finite; got {value!r}")
     if found < least:
@@ -64,7 +64,7 @@ def number(
 
 def real(name: str, value: Any) -> float:
     """Return a number that may be infinite but not NaN, as a float."""
-    found = _as_float(name, value)
+    found = as_float(name, value)
     if math.isnan(found):
         raise ValueError(f"{name} must be a number; got {value!r}")
     return found
@@ -72,7 +72,7 @@ def real(name: str, value: Any) -> float:
 
 def fill_value(name: str, value: Any, dtype: np.dtype[Any]) -> float:
     """Return a number as a float: infinite and NaN if it is so, but not by overflow of dtype."""
-    found = _as_float(name, value)
+    found = as_float(name, value)
     if math.isnan(found) or (math.isinf(found) and found == value):
         return found
     return number(name, value, dtype=dtype)
@@ -211,15 +211,28 @@ def bfloat16_bits(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.where(np.isnan(values), 0x7FC0, rounded).astype(np.uint16)
 
 
-def real_array(name: str, value: Any, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """Return real numbers as an array of a dtype."""
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise ValueError(f"{name} must be an array of numbers; {error}") from None
+def unmasked_array(name: str, value: Any) -> npt.NDArray[Any]:
+    """Return what is to be summed as an array: a mask says what to leave out, and would be lost."""
+    if type(value) is np.ndarray:
+        return value
+    if isinstance(value, np.ndarray) and hasattr(value, "mask"):
+        raise TypeError(f"{name} must have no mask, which would be lost; got a masked array")
+    return _as_array(name, value)
+
+
+def real_array(name: str, value: Any, dtype: npt.DTypeLike | None) -> npt.NDArray[Any]:
+    """Return real numbers as an array of a dtype, None: of their own."""
+    array = _as_array(name, value)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must be real numbers; got dtype {array.dtype}")
     return np.asarray(array, dtype)
+
+
+def _as_array(name: str, value: Any) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} must be an array of numbers; {error}") from None
 
 
 def writable(name: str, value: Any) -> npt.NDArray[Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ._checks import real_array
 from ._core import relu, sigmoid, sigmoid_backward, softmax
 from .losses import cross_entropy_error, sum_squared_error
 from .losses import softmax_cross_entropy as softmax_loss
@@ -46,7 +47,7 @@ def step_function(x: npt.ArrayLike) -> npt.NDArray[np.int_]:
     >>> pynn.functions.step_function([-1.0, 0.0, 2.0])
     array([0, 0, 1])
     """
-    return np.asarray(np.asarray(x) > 0, dtype=int)
+    return np.asarray(real_array("x", x, None) > 0, dtype=int)
 
 
 def sigmoid_grad(x: npt.ArrayLike) -> Any:
@@ -73,5 +74,5 @@ def relu_grad(x: npt.ArrayLike) -> Any:
     >>> pynn.functions.relu_grad([-1.0, 0.0, 2.0])
     array([0., 1., 1.])
     """
-    x = np.asarray(x)
+    x = real_array("x", x, None)
     return (x >= 0).astype(x.dtype)

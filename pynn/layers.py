@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._backend import functions
-from ._checks import number, real_array
+from ._checks import as_float, number, real_array, unmasked_array
 from .activations import ACTIVATIONS, Activation, halves
 from .random import RNG, key
 
@@ -200,6 +200,7 @@ class ActivationLayer:
         """Compute the activation of each element of x, an array of any shape."""
         x = np.asarray(x)
         y: Array = getattr(functions(), self.activation.name)(x, **self.parameters)
+        _same_shape(y, x, ", ".join(self.parameters))
         self._saved = x if self.activation.saves == "x" else y
         return y
 
@@ -297,8 +298,10 @@ class PRelu:
 
     def forward(self, x: npt.ArrayLike) -> Array:
         """Compute the activation of each element of x."""
-        self._saved = np.asarray(x)
-        y: Array = functions().prelu(self._saved, self._operand())
+        x = np.asarray(x)
+        y: Array = functions().prelu(x, self._operand())
+        _same_shape(y, x, "slope")
+        self._saved = x
         return y
 
     def backward(self, dout: npt.ArrayLike) -> Array:
@@ -464,7 +467,7 @@ class SoftmaxWithLoss:
         TypeError, ValueError
             If t is neither, or a label is no class, or there are no rows.
         """
-        x = np.asarray(x)
+        x = unmasked_array("x", x)
         t = labels_or_given(t, x.shape)
         self.loss, self.y, self.t = functions().softmax_loss(x, t)
         return self.loss
@@ -472,7 +475,7 @@ class SoftmaxWithLoss:
     def backward(self, dout: float = 1.0) -> Array:
         """Compute the gradient of the scores, (y - one-hot t) / m, times dout."""
         y, t = _after_forward(self, self.y), _after_forward(self, self.t)
-        dx: Array = functions().softmax_loss_backward(y, t, float(dout) / t.size)
+        dx: Array = functions().softmax_loss_backward(y, t, as_float("dout", dout) / t.size)
         return dx
 
 
@@ -507,7 +510,7 @@ class _ElementwiseLoss:
         TypeError, ValueError
             If the shapes differ, or there are no rows.
         """
-        x, t = np.asarray(x), np.asarray(t)
+        x, t = unmasked_array("x", x), unmasked_array("t", t)
         if t.shape != x.shape:
             raise ValueError(f"t must have the shape of x, {x.shape}; got {t.shape}")
         if x.size == 0:
@@ -527,7 +530,9 @@ class _ElementwiseLoss:
     def backward(self, dout: float = 1.0) -> Array:
         """Compute the gradient of x, times dout."""
         x, t = _after_forward(self, self._x), _after_forward(self, self.t)
-        dx: Array = functions().loss_backward(self._loss, x, t, float(dout) / self._rows(x))
+        dx: Array = functions().loss_backward(
+            self._loss, x, t, as_float("dout", dout) / self._rows(x)
+        )
         return dx
 
 
@@ -630,7 +635,7 @@ class Dropout:
     Parameters
     ----------
     dropout_ratio : float, default 0.5
-        The share, from 0 to below 1.
+        The share, from 0 to below 1; 0 drops none.
     rng : None, int, sequence of ints, SeedSequence or Generator
         Seed of the layer's stream, or generator to take one from: see `pynn.random.key`.
     inverted : bool, default False
@@ -641,7 +646,7 @@ class Dropout:
     ----------
     key : int
         Of the layer's stream: an element stays where its uniform number (`pynn.random.uniform` of
-        float32) is above the ratio, rounded to float32. float64 layers drop the same ones.
+        float32) is not below the ratio, rounded to float32. float64 layers drop the same ones.
     drawn : int
         How many numbers of the stream are used: the next `forward` begins here. Set it to repeat
         or to skip; a checkpoint has it.
@@ -680,15 +685,13 @@ class Dropout:
             self.drawn += x.size
             return y
         self._saved = x.shape, None
-        return x if self.inverted else self._scaled(x)
+        return self._scaled(x)
 
     def backward(self, dout: npt.ArrayLike) -> Array:
         """Compute the gradient of the input from dout, that of the output."""
         shape, start = _after_forward(self, self._saved)
         dout = _gradient(dout, shape)
-        if start is None:
-            return dout if self.inverted else self._scaled(dout)
-        return self._drop(dout, start)
+        return self._scaled(dout) if start is None else self._drop(dout, start)
 
     @property
     def mask(self) -> Array | None:
@@ -706,7 +709,8 @@ class Dropout:
         return y
 
     def _scaled(self, x: Array) -> Array:
-        y: Array = functions().dropout(x, 0, 0, -1.0, 1 - self.dropout_ratio)  # drops none
+        scale = 1.0 if self.inverted else 1 - self.dropout_ratio
+        y: Array = functions().dropout(x, 0, 0, 0.0, scale)  # drops none
         return y
 
 
@@ -744,7 +748,7 @@ class BatchNormalization(_Normalization):
     gamma, beta : array of shape (features,)
         Scale and shift, kept as they are, not copied.
     momentum : float, default 0.9
-        The share of the running mean and variance that a training batch leaves.
+        The share of the running mean and variance that a training batch leaves, from 0 to 1.
     running_mean, running_var : array of shape (features,), optional
         Where they start; copied. Without them they start at 0.
     eps : float, default 1e-6
@@ -788,6 +792,8 @@ class BatchNormalization(_Normalization):
     ) -> None:
         super().__init__(gamma, beta, eps)
         self.momentum = number("momentum", momentum, least=0)
+        if self.momentum > 1:
+            raise ValueError(f"momentum must be at most 1; got {momentum!r}")
         start = {"running_mean": running_mean, "running_var": running_var}
         for name, value in start.items():
             array = np.zeros(self.gamma.shape) if value is None else real_array(name, value, float)
@@ -931,13 +937,13 @@ class RMSNormalization(LayerNormalization):
 
 def labels_or_given(t: npt.ArrayLike, shape: tuple[int, ...]) -> Array:
     """Return the labels of one-hot rows; anything else as it is, for the kernels to check."""
-    t = np.asarray(t)
+    t = unmasked_array("t", t)
     return to_labels(t, shape) if t.shape == shape else t
 
 
 def to_labels(t: npt.ArrayLike, shape: tuple[int, ...]) -> Array:
     """Return the labels, given as such or one-hot, that go with scores of a shape."""
-    t = np.asarray(t)
+    t = unmasked_array("t", t)
     if not shape or shape[-1] == 0:
         raise ValueError(f"x must have shape (classes,) or (m, classes); got {shape}")
     if t.shape == shape:
@@ -957,6 +963,11 @@ def _after_forward(layer: object, saved: T | None) -> T:
     if saved is None:
         raise RuntimeError(f"{type(layer).__name__}: forward must come before backward")
     return saved
+
+
+def _same_shape(y: Array, x: Array, parameters: str) -> None:
+    if y.shape != x.shape:
+        raise ValueError(f"{parameters} must broadcast to the shape of x, {x.shape}; got {y.shape}")
 
 
 def _gradient(dout: npt.ArrayLike, shape: tuple[int, ...]) -> Array:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._backend import functions
-from ._checks import number, real_array
+from ._checks import number, real_array, unmasked_array
 from .layers import labels_or_given, to_labels
 
 __all__ = [
@@ -61,7 +61,7 @@ def softmax_cross_entropy(x: npt.ArrayLike, t: npt.ArrayLike) -> float:
     >>> round(pynn.losses.softmax_cross_entropy(np.zeros((2, 4)), [1, 3]), 4)
     1.3863
     """
-    x = np.asarray(x)
+    x = unmasked_array("x", x)
     loss: float = functions().softmax_loss(x, labels_or_given(t, x.shape))[0]
     return loss
 
@@ -96,7 +96,7 @@ def cross_entropy_error(y: npt.ArrayLike, t: npt.ArrayLike) -> float:
     >>> round(pynn.losses.cross_entropy_error(np.array([[0.1, 0.9], [0.5, 0.5]]), [1, 0]), 4)
     0.3993
     """
-    y = np.asarray(y)
+    y = unmasked_array("y", y)
     if y.ndim < 1 or y.size == 0:
         raise ValueError(f"y must have rows to have a mean loss; got shape {y.shape}")
     labels = to_labels(t, y.shape)
@@ -241,7 +241,7 @@ def _size(y: npt.ArrayLike) -> int:
 
 
 def _sum(name: str, y: npt.ArrayLike, t: npt.ArrayLike, parameter: float = 0.0) -> float:
-    y, t = np.asarray(y), np.asarray(t)
+    y, t = unmasked_array("y", y), unmasked_array("t", t)
     if y.shape != t.shape:
         raise ValueError(f"y and t must have one shape; got {y.shape} and {t.shape}")
     if y.size == 0 and name != "half_squared_error":

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from . import initializers
 from ._backend import get_backend
 from ._checkpoint import load, save
-from ._checks import float_dtype, integer, number, real_array
+from ._checks import float_dtype, integer, number, real_array, unmasked_array
 from ._core import network_gradient
 from .activations import ACTIVATIONS
 from .layers import (
@@ -245,7 +245,7 @@ class MultiLayerNet:
             ``last_layer.loss``.
         """
         if self._keys is not None and get_backend() == "pynn":
-            t = np.asarray(t)
+            t = unmasked_array("t", t)
             done = t.ndim == 1 and network_gradient(
                 self.params,
                 self._keys,
@@ -337,8 +337,8 @@ class MultiLayerNet:
 
         Raises
         ------
-        ValueError
-            If keys or shapes differ, before anything is changed.
+        TypeError, ValueError
+            If keys or shapes differ, or there are no real numbers, before anything is changed.
         """
         _load_state(self.params, self.layers, state)
 
@@ -378,7 +378,8 @@ class Sequential:
     Raises
     ------
     TypeError, ValueError
-        If there is no layer, or one of them is none.
+        If there is no layer, or one of them is none, or stands twice: a layer keeps what it needs
+        for `backward` of its last `forward` alone.
 
     Notes
     -----
@@ -420,6 +421,8 @@ class Sequential:
                 raise TypeError(
                     f"layers must have forward and backward; got {layer!r} for {name!r}"
                 )
+        if len({id(layer) for layer in self.layers.values()}) < len(self.layers):
+            raise ValueError("layers must differ; got one that stands twice")
         self.weight_decay_lambda = number("weight_decay_lambda", weight_decay_lambda, least=0)
 
     @property
@@ -521,25 +524,33 @@ def _load_state(
     params: Mapping[str, Array], layers: Mapping[str, Layer], state: Mapping[str, npt.ArrayLike]
 ) -> None:
     others = {text: (layer, name) for text, layer, name in _state_of(layers)}
-    wanted = {name: param.shape for name, param in params.items()}
-    wanted |= {text: np.shape(getattr(layer, name)) for text, (layer, name) in others.items()}
+    wanted: dict[str, Any] = dict(params)
+    wanted |= {text: getattr(layer, name) for text, (layer, name) in others.items()}
+    if not isinstance(state, Mapping):
+        raise TypeError(f"state must be a mapping of arrays; got {type(state).__name__}")
     if wanted.keys() != state.keys():
         missing, strange = wanted.keys() - state.keys(), state.keys() - wanted.keys()
         raise ValueError(
             "state must have the keys of this network's state_dict;"
             f" missing {sorted(missing) or 'none'}, not known {sorted(strange) or 'none'}"
         )
-    arrays = {name: np.asarray(array) for name, array in state.items()}
-    for name, shape in wanted.items():
-        if arrays[name].shape != shape:
-            raise ValueError(f"state[{name!r}] must have shape {shape}; got {arrays[name].shape}")
-    for name, param in params.items():
-        param[...] = arrays[name]
-    for text, (layer, name) in others.items():
-        if arrays[text].ndim:
-            getattr(layer, name)[...] = arrays[text]
+    found: dict[str, Any] = {}
+    for name, held in wanted.items():
+        text, array = f"state[{name!r}]", real_array(f"state[{name!r}]", state[name], None)
+        if array.shape != np.shape(held):
+            raise ValueError(f"{text} must have shape {np.shape(held)}; got {array.shape}")
+        if isinstance(held, int):
+            found[name] = integer(text, array.item(), least=0, most=2**64 - 1)
         else:
-            setattr(layer, name, int(arrays[text]))
+            found[name] = real_array(text, array, held.dtype)
+            if not held.flags.writeable:
+                raise ValueError(f"{name} must be writable to be loaded; got a read-only array")
+    for name, held in wanted.items():
+        if isinstance(held, int):
+            layer, attribute = others[name]
+            setattr(layer, attribute, found[name])
+        else:
+            held[...] = found[name]
 
 
 def _weights(

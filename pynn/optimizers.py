@@ -12,7 +12,8 @@ clip_norm : float, optional
     Where the norm of all gradients together is greater, they are scaled to that norm.
 
 Clipping by norm comes first, then by value, then the decay. All of them may be changed between
-steps, as may the learning rate.
+steps, as may the learning rate. What an optimizer keeps, it keeps by the key of the parameter: each
+network needs an optimizer of its own.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._backend import functions
-from ._checks import integer
+from ._checks import integer, real_array
 
 __all__ = ["SGD", "AdaGrad", "Adam", "AdamW", "Momentum", "Nesterov", "Optimizer", "RMSprop"]
 
@@ -106,10 +107,17 @@ class Optimizer:
         -------
         dict of str to ndarray
             Under "iter", and the state's name, a dot and the parameter's key.
+
+        Raises
+        ------
+        TypeError
+            If a parameter's key is no str.
         """
         state = {"iter": np.array(self.iter)}
         for name in self._states:
             for key, array in getattr(self, name).items():
+                if not isinstance(key, str):
+                    raise TypeError(f"params must have keys of str for a state_dict; got {key!r}")
                 state[f"{name}.{key}"] = array.copy()
         return state
 
@@ -123,20 +131,25 @@ class Optimizer:
 
         Raises
         ------
-        ValueError
-            If there are keys of another optimizer's state.
+        TypeError, ValueError
+            If there are keys of another optimizer's state, or there are no real numbers, before
+            anything is changed.
         """
+        if not isinstance(state, Mapping):
+            raise TypeError(f"state must be a mapping of arrays; got {type(state).__name__}")
         found: dict[str, dict[Any, Array]] = {name: {} for name in self._states}
         if "iter" not in state:
             raise ValueError(f"state must have the key 'iter'; got {', '.join(state) or 'nothing'}")
         for text, array in state.items():
             name, dot, key = text.partition(".")
             if dot and name in found:
-                found[name][key] = np.array(array, order="K")
+                real = real_array(f"state[{text!r}]", array, None)
+                found[name][key] = np.array(real, order="K")
             elif text != "iter":
                 known = ", ".join(["iter", *(f"{name}.*" for name in found)])
                 raise ValueError(f"state must have keys {known}; got {text!r}")
-        self.iter = integer("iter", np.asarray(state["iter"]).item(), least=0)
+        steps = np.asarray(state["iter"])
+        self.iter = integer("state['iter']", steps.item() if steps.ndim == 0 else steps, least=0)
         for name, dictionary in found.items():
             setattr(self, name, dictionary)
 

@@ -983,11 +983,11 @@ def loss_backward(
 
 
 def dropout(x: npt.ArrayLike, key: int, start: int, ratio: float, scale: float = 1.0) -> Array:
-    """Return scale * x where numbers start, start + 1, ... of a stream are above ratio, else 0."""
+    """Return scale * x where numbers start, start + 1, ... of a stream are >= ratio, else 0."""
     (x,) = _floats(x)
     uniform = np.empty(x.shape, np.float32)
     fill(uniform, "uniform", key, 0.0, 1.0, start=start)
-    return np.asarray(np.where(uniform > np.float32(ratio), x * scale, 0), x.dtype)
+    return np.asarray(np.where(uniform >= np.float32(ratio), x * scale, 0), x.dtype)
 
 
 def batch_normalization(

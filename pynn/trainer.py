@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from . import optimizers, random
-from ._checkpoint import load, save
-from ._checks import integer
+from ._checkpoint import load, package, save
+from ._checks import integer, unmasked_array
 
 __all__ = ["Trainer"]
 
@@ -111,6 +111,9 @@ class Trainer:
         patience: int | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
     ) -> None:
+        for name in ("params", "gradient", "accuracy", "last_layer"):
+            if not hasattr(network, name):
+                raise TypeError(f"network must have {name}; got {network!r}")
         self.network = network
         self.x_train, self.t_train = _samples("train", x_train, t_train)
         if (x_test is None) != (t_test is None):
@@ -132,11 +135,14 @@ class Trainer:
             else integer("evaluate_sample_num_per_epoch", evaluate_sample_num_per_epoch, least=1)
         )
         self.verbose = bool(verbose)
-        self.callbacks = list(callbacks)
-        for callback in self.callbacks:
-            if not callable(callback):
-                raise TypeError(f"callbacks must be callables; got {callback!r}")
+        self.callbacks = list(callbacks) if np.iterable(callbacks) else []
+        if not np.iterable(callbacks) or not all(map(callable, self.callbacks)):
+            raise TypeError(f"callbacks must be a sequence of callables; got {callbacks!r}")
         self.patience = None if patience is None else integer("patience", patience, least=1)
+        if checkpoint is not None:
+            package()  # not after an epoch only
+            if not isinstance(checkpoint, str | os.PathLike):
+                raise TypeError(f"checkpoint must be a path; got {checkpoint!r}")
         self.checkpoint = checkpoint
         self.key = random.key(rng)
         self.current_iter = self.current_epoch = 0
@@ -178,13 +184,16 @@ class Trainer:
         return x, t
 
     def train(self) -> None:
-        """Train until the epochs are done, a callback says so or patience is at its end."""
+        """Train until the epochs are done, a callback says so or patience is at its end.
+
+        Interrupted by Ctrl-C, it can be called again. Only a checkpoint continues to the same bits:
+        the batch that was interrupted may have moved dropout and running moments on.
+        """
         with self._progress() as advance:
             while self.current_epoch < self.epochs:
                 for _ in range(self.current_iter, (self.current_epoch + 1) * self.iter_per_epoch):
                     self.train_step()
                     advance()
-                self.current_epoch += 1
                 self._evaluate()
                 if self.checkpoint is not None:
                     self.save(self.checkpoint)
@@ -193,11 +202,14 @@ class Trainer:
                     break
 
     def _evaluate(self) -> None:
-        most = self.evaluate_sample_num_per_epoch
+        """End an epoch; interrupted, it is as if not begun."""
+        most, tests = self.evaluate_sample_num_per_epoch, []
         accuracy = self.network.accuracy(self.x_train[:most], self.t_train[:most])
-        self.train_acc_list.append(accuracy)
         if self.x_test is not None and self.t_test is not None:
-            self.test_acc_list.append(self.network.accuracy(self.x_test[:most], self.t_test[:most]))
+            tests = [self.network.accuracy(self.x_test[:most], self.t_test[:most])]
+        self.train_acc_list.append(accuracy)
+        self.test_acc_list += tests
+        self.current_epoch += 1
         if self.verbose:
             loss = np.mean(self.train_loss_list[-self.iter_per_epoch :])
             tested = f", test acc: {self.test_acc_list[-1]:.4f}" if self.test_acc_list else ""
@@ -243,7 +255,10 @@ class Trainer:
         arrays = {f"network.{k}": a for k, a in self.network.state_dict().items()}
         arrays |= {f"optimizer.{k}": a for k, a in self.optimizer.state_dict().items()}
         progress = {name: getattr(self, name) for name in _PROGRESS}
-        save(path, arrays, {"pynn.trainer": json.dumps(progress)})
+        save(path, arrays, {"pynn.trainer": json.dumps(progress | self._batches())})
+
+    def _batches(self) -> dict[str, int]:
+        return {"samples": len(self.x_train), "mini_batch_size": self.batch_size}
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Take over a checkpoint, to continue to the same bits.
@@ -256,21 +271,36 @@ class Trainer:
 
         Raises
         ------
-        ValueError
-            If it is no checkpoint of such a trainer.
+        OSError, ValueError
+            If it cannot be read, or is no checkpoint of such a trainer; before anything is changed.
         """
         arrays, text = load(path)
-        if "pynn.trainer" not in text:
-            raise ValueError(f"path must be a checkpoint of a Trainer; got {os.fspath(path)!r}")
         parts: dict[str, dict[str, Array]] = {"network": {}, "optimizer": {}}
-        for name, array in arrays.items():
-            part, _, key = name.partition(".")
-            parts[part][key] = array
-        self.network.load_state_dict(parts["network"])
+        try:
+            told = json.loads(text["pynn.trainer"])
+            progress, batches = (
+                {k: told[k] for k in keys} for keys in (_PROGRESS, self._batches())
+            )
+            for name, array in arrays.items():
+                part, _, key = name.partition(".")
+                parts[part][key] = array
+        except (KeyError, TypeError, ValueError):
+            raise ValueError(
+                f"path must be a checkpoint of a Trainer; got {os.fspath(path)!r}"
+            ) from None
+        if batches != self._batches():
+            raise ValueError(
+                f"path must be a checkpoint of a training with {self._batches()}; got {batches}"
+            )
+        before = self.optimizer.state_dict()
         self.optimizer.load_state_dict(parts["optimizer"])
-        for name, value in json.loads(text["pynn.trainer"]).items():
-            if name in _PROGRESS:
-                setattr(self, name, value)
+        try:
+            self.network.load_state_dict(parts["network"])
+        except BaseException:
+            self.optimizer.load_state_dict(before)
+            raise
+        for name, value in progress.items():
+            setattr(self, name, value)
         self._order = None
 
 
@@ -285,7 +315,7 @@ _PROGRESS = (
 
 
 def _samples(part: str, x: npt.ArrayLike, t: npt.ArrayLike) -> tuple[Array, Array]:
-    x, t = np.asarray(x), np.asarray(t)
+    x, t = np.asarray(x), unmasked_array(f"t_{part}", t)
     if x.ndim < 1 or t.ndim < 1 or len(x) != len(t):
         raise ValueError(
             f"x_{part} and t_{part} must have as many samples; got shapes {x.shape} and {t.shape}"
@@ -297,11 +327,13 @@ def _optimizer(
     optimizer: str | optimizers.Optimizer, arguments: Mapping[str, Any] | None
 ) -> optimizers.Optimizer:
     if not isinstance(optimizer, str):
-        if not hasattr(optimizer, "update"):
+        if isinstance(optimizer, type) or not hasattr(optimizer, "update"):
             raise TypeError(f"optimizer must be a name or an optimizer; got {optimizer!r}")
         if arguments:
             raise ValueError("optimizer_param must go with the name of an optimizer; got both")
         return optimizer
+    if not isinstance(arguments, Mapping | None):
+        raise TypeError(f"optimizer_param must be a mapping of arguments; got {arguments!r}")
     classes = {n.lower(): n for n in optimizers.__all__ if n != "Optimizer"}
     if optimizer.lower() not in classes:
         known = ", ".join(map(repr, classes.values()))

@@ -378,3 +378,22 @@ def test_nan_and_infinity_reach_what_they_touch(dtype, isa):
         for name in ACTIVATIONS:
             y = pynn.affine(x, w, activation=name)
             assert np.array_equal(np.isnan(y), np.isnan(pynn.ACTIVATIONS[name].forward(expected)))
+
+
+@pytest.mark.parametrize("m, k, n", [(8, 1030, 77), (8, 256, 301), (33, 517, 64), (130, 262, 66)])
+def test_weights_in_column_order_are_turned(m, k, n, dtype, every_setting, rng):
+    """Such weights are the left operand of a product that is turned: the bits of weights in row order."""
+    x, w = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
+    b, memory = rng.standard_normal(n).astype(dtype), np.empty((m + 2, n + 9), dtype)
+    want, plain = pynn.affine(x, w, b, activation="tanh"), pynn.affine(x, w)
+    columns, rows, out = np.asfortranarray(w), np.asfortranarray(x), memory[1:-1, 4:-5]
+    for setting in every_setting():
+        for same in (x, rows):
+            got = pynn.affine(same, columns, b, activation="tanh")
+            oracles.assert_same_bits(got, want, setting)
+        memory[...] = np.nan
+        assert pynn.affine(x, columns, out=out) is out
+        oracles.assert_same_bits(np.array(out), plain, setting)
+        assert np.isnan(memory).sum() == memory.size - out.size
+    dx, _, _ = pynn.affine_backward(x, plain, w.T)
+    oracles.assert_same_bits(dx, plain)

@@ -282,7 +282,30 @@ def test_dropout_is_its_stream(backend, rng):
     single = layers.Dropout(0.5, rng=9).forward(x.astype(np.float32))
     assert np.array_equal(single, y)
     assert not np.array_equal(layers.Dropout(0.5, rng=8).forward(x), y)
-    assert (layers.Dropout(0.0, rng=1).forward(x) == x).mean() > 0.999
+    none, number = layers.Dropout(0.0, rng=1), np.ones(1, np.float32)
+    none.drawn = 3_358_097  # where the stream has a 0
+    pynn._backend.functions().fill(number, "uniform", none.key, 0.0, 1.0, start=none.drawn)
+    assert number == 0
+    oracles.assert_same_bits(none.forward(x), x)
+    assert none.mask.all()
+
+
+def test_dropout_returns_new_arrays_of_floats(backend):
+    """When not training, too."""
+    for inverted in (False, True):
+        for ratio in (0.0, 0.5):
+            layer = layers.Dropout(ratio, rng=1, inverted=inverted)
+            for train_flg in (True, False):
+                x = np.ones(100)
+                for result in (layer.forward(x, train_flg), layer.backward(x)):
+                    assert not np.shares_memory(result, x)
+                    scale = 1 if inverted else 1 - ratio
+                    assert train_flg or (result == scale).all()
+                for kind, wanted in (("e", "f"), ("i", "d"), ("f", "f"), ("?", "d")):
+                    assert layer.forward(np.ones(3, kind), train_flg).dtype.char == wanted
+                for kind in "ODU":
+                    with pytest.raises(TypeError):
+                        layer.forward(np.zeros(3, kind), train_flg)
 
 
 def test_bits_of_dropout(dtype, every_setting, rng):
@@ -450,6 +473,7 @@ def test_bad_arguments():
         (layers.BatchNormalization, (np.ones((2, 2)), np.ones(2)), "gamma"),
         (layers.BatchNormalization, (np.ones(2), np.ones(3)), "beta"),
         (layers.BatchNormalization, (np.ones(2), np.ones(2), -1), "momentum"),
+        (layers.BatchNormalization, (np.ones(2), np.ones(2), 1.1), "momentum"),
         (layers.BatchNormalization, (np.ones(2), np.ones(2), 0.9, np.ones(3)), "running_mean"),
         (layers.LayerNormalization, (np.ones(2), np.ones(3)), "beta"),
         (layers.RMSNormalization, (np.ones((2, 1)),), "gamma"),
@@ -468,3 +492,71 @@ def test_bad_arguments():
             layer.forward(np.ones((0, 3)), np.ones((0, 3)))
         with pytest.raises(TypeError):
             layer.forward(np.ones(3, complex), np.ones(3))
+
+
+def test_masks_are_refused_by_sums(backend):
+    """A masked element would count as any other."""
+    x, good = np.ma.array(np.ones((2, 3)), mask=np.eye(2, 3)), np.ones((2, 3))
+    t, net = np.ma.array([0, 1], mask=[1, 0]), pynn.networks.MultiLayerNet(3, [], 3)
+    last = [layers.SoftmaxWithLoss(), layers.SigmoidWithLoss(), layers.IdentityWithLoss()]
+    calls = [
+        *(lambda layer=layer: layer.forward(x, good) for layer in last),
+        *(lambda layer=layer: layer.forward(good, x) for layer in last),
+        lambda: losses.softmax_cross_entropy(good, t),
+        lambda: losses.softmax_cross_entropy(x, [0, 1]),
+        lambda: losses.cross_entropy_error(good, t),
+        lambda: losses.cross_entropy_error(x, [0, 1]),
+        lambda: losses.mean_squared_error(x, good),
+        lambda: losses.huber(good, x),
+        lambda: net.gradient(good, t),
+        lambda: net.loss(good, t),
+        lambda: net.accuracy(good, t),
+        lambda: pynn.networks.Trainer(net, good, t),
+    ]
+    for call in calls:
+        with pytest.raises(TypeError, match=r"\b[xyt]\w* must have no mask"):
+            call()
+
+
+def test_labels_of_every_type(backend, rng):
+    x, t = rng.standard_normal((6, 5)), np.array([0, 4, 2, 1, 4, 3])
+    want = losses.softmax_cross_entropy(x, t)
+    for kind in ("b", "B", "h", "H", "i", "I", "q", "Q", ">i2", ">u8"):
+        assert losses.softmax_cross_entropy(x, t.astype(kind)) == want
+    assert losses.softmax_cross_entropy(x, np.repeat(t, 2)[::2]) == want
+    assert losses.softmax_cross_entropy(x, list(t)) == want
+    for bad, least, most in (
+        (np.full(6, 2**64 - 1, np.uint64), 2**64 - 1, 2**64 - 1),
+        (np.array([0, 4, 2, 1, 4, -3]), -3, 4),
+        (np.arange(6, dtype=np.uint8), 0, 5),
+    ):
+        with pytest.raises(ValueError, match=f"t must be from 0 to 4; got {least} to {most}"):
+            losses.softmax_cross_entropy(x, bad)
+    for kind in ("?", "d", "O", "U1"):
+        with pytest.raises(TypeError, match=r"\bt\b"):
+            losses.softmax_cross_entropy(x, t.astype(kind))
+
+
+def test_scale_of_a_last_layer_is_a_number(backend):
+    for layer, t in ((layers.SoftmaxWithLoss(), [0, 1]), (layers.IdentityWithLoss(), np.eye(2))):
+        layer.forward(np.ones((2, 2)), t)
+        for bad in ("a", "1", np.ones(2), None, 1j):
+            with pytest.raises(TypeError, match="dout must be a number"):
+                layer.backward(bad)
+        assert np.isnan(layer.backward(np.nan)).any() and layer.backward(np.float32(2)).shape
+
+
+def test_parameters_larger_than_the_input(backend):
+    """The output has the shape of the input, or backward would not."""
+    for layer in (layers.LeakyRelu(np.ones((5, 3))), layers.PRelu(np.ones((5, 3)))):
+        with pytest.raises(ValueError, match=r"slope must broadcast .*\(3,\); got \(5, 3\)"):
+            layer.forward(np.ones(3))
+        assert layer.forward(np.ones((5, 3))).shape == (5, 3)
+
+
+def test_slopes_of_the_book_are_of_real_numbers():
+    for f in (functions.relu_grad, functions.step_function):
+        for bad in (np.ones(2, complex), np.ones(2, object), "text"):
+            with pytest.raises(TypeError, match=r"\bx\b"):
+                f(bad)
+        assert f([-1, 0, 2]).dtype.kind == "i" and f(2.0) == 1

@@ -227,6 +227,15 @@ def test_state(name, dtype, rng):
     for state in ({}, {"iter": 1, "q.W": np.ones(3)}, {"iter": -1}):
         with pytest.raises(ValueError, match=r"iter|q\.W"):
             other.load_state_dict(state)
+    for state in (1.0, np.ones(3), "one"):
+        with pytest.raises(TypeError, match=r"state\['iter'\] must be an int"):
+            other.load_state_dict({"iter": state})
+    for key in one._states:
+        with pytest.raises(TypeError, match=rf"state\['{key}.W'\] must be real numbers"):
+            other.load_state_dict({"iter": 1, f"{key}.W": np.ones(3, complex)})
+        one.update({0: np.ones(2)}, {0: np.ones(2)})  # which is fine, but has no name
+        with pytest.raises(TypeError, match="keys of str"):
+            one.state_dict()
     assert other.iter == 4 and repr(one).startswith(f"{name}(lr=0.")
 
 

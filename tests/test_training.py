@@ -1,7 +1,11 @@
 """Whole training: networks against plain NumPy, the same bits everywhere, checkpoints, memory."""
 
+import concurrent.futures
+import copy
 import hashlib
 import math
+import pathlib
+import pickle
 
 import numpy as np
 import pytest
@@ -408,7 +412,7 @@ def test_resumed_in_another_process(make, optimizer, digits, tmp_path, python):
         trainer.train_step()
     trainer.save(tmp_path / "checkpoint")
     code = RESUMED.format(
-        tests=str(__import__("pathlib").Path(__file__).parent),
+        tests=str(pathlib.Path(__file__).parent),
         folder=str(tmp_path),
         make=make,
         optimizer=optimizer,
@@ -432,6 +436,147 @@ def test_checkpoints_after_epochs(digits, tmp_path):
     for k, a in trainer.network.state_dict().items():
         assert other.network.state_dict()[k].tobytes() == a.tobytes(), k
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_interrupted(digits):
+    """Ctrl-C within a batch, an evaluation or a callback: nothing is counted that was not done."""
+    whole = Trainer(network(), *digits, 3, verbose=False, rng=2)
+    whole.train()
+    for method in ("accuracy", "gradient", "callback"):
+        trainer, calls = Trainer(network(), *digits, 3, verbose=False, rng=2), []
+        before = getattr(trainer.network, method, None)
+
+        def interrupt(*arguments, do=before, calls=calls):
+            calls.append(1)
+            if len(calls) == 3:
+                raise KeyboardInterrupt
+            return do and do(*arguments)
+
+        if method == "callback":
+            trainer.callbacks.append(interrupt)
+        else:
+            setattr(trainer.network, method, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train()
+        trainer.train()
+        assert trainer.current_epoch == 3 and trainer.current_iter == whole.current_iter
+        assert len(trainer.train_loss_list) == trainer.current_iter
+        assert trainer.train_loss_list == whole.train_loss_list
+        assert trainer.test_acc_list == whole.test_acc_list
+        assert trainer.train_acc_list == whole.train_acc_list
+
+
+def state_of(trainer):
+    state = {f"network.{k}": a for k, a in trainer.network.state_dict().items()}
+    state |= {f"optimizer.{k}": a for k, a in trainer.optimizer.state_dict().items()}
+    state |= {"key": np.array(trainer.key), "iter": np.array(trainer.current_iter)}
+    return {k: (a.dtype, a.tobytes()) for k, a in state.items()}
+
+
+def test_files_that_are_no_checkpoint(digits, tmp_path):
+    """A clear error, and the trainer is as it was."""
+    numpy = pytest.importorskip("safetensors.numpy")
+    path, bad = tmp_path / "good", tmp_path / "bad"
+    made = Trainer(network(), *digits, 1, 32, "Adam", verbose=False, checkpoint=path)
+    made.train()
+    good, cases = path.read_bytes(), {}
+    for size in (0, 7, 8, 100, len(good) // 2, len(good) - 1):
+        cases[f"first {size} bytes"] = good[:size]
+    cases["noise"] = b"\xff" * 1000
+    cases["no text"] = numpy.save({"network.W1": np.ones(2)})
+    for text in ("{", "[]", "{}", '{"key": 1}'):
+        cases[text] = numpy.save({"network.W1": np.ones(2)}, {"pynn.trainer": text})
+    cases["other arrays"] = good.replace(b'"network.', b'"netwurk.')
+    trainer = Trainer(network(), *digits, 1, 32, "Adam", verbose=False)
+    before = state_of(trainer)
+    for case, content in cases.items():
+        bad.write_bytes(content)
+        with pytest.raises(ValueError, match=r"path must be .* got .*bad"):
+            trainer.load(bad)
+        assert state_of(trainer) == before, case
+    with pytest.raises(FileNotFoundError, match="none"):
+        trainer.load(tmp_path / "none")
+    with pytest.raises(IsADirectoryError):
+        trainer.load(tmp_path)
+    with pytest.raises(FileNotFoundError, match="none"):
+        trainer.save(tmp_path / "none" / "checkpoint")
+    x, t = digits[:2]
+    others = {
+        "not known": Trainer(MultiLayerNet(12, [4], 5), x, t, None, None, 1, 32, "Adam"),
+        "iter": Trainer(network(), x, t, mini_batch_size=32),
+        "m.W1": Trainer(network(), x, t, None, None, 1, 32, "RMSprop"),
+        "'mini_batch_size': 31": Trainer(network(), x, t, None, None, 1, 31, "Adam"),
+        "'samples': 150": Trainer(network(), x[:150], t[:150], None, None, 1, 32, "Adam"),
+    }
+    for named, other in others.items():
+        before = state_of(other)
+        with pytest.raises(ValueError, match=named):
+            other.load(path)
+        assert state_of(other) == before, named
+
+
+def test_bad_states():
+    """Refused by name, and the network is as it was."""
+    net = network()
+    state = net.state_dict()
+    for key, value, error in (
+        ("W1", state["W1"].astype(complex), TypeError),
+        ("W1", state["W1"].astype(object), TypeError),
+        ("W1", state["W1"].astype(str), TypeError),
+        ("W1", [[1.0], [2.0, 3.0]], ValueError),
+        ("Dropout1.drawn", np.array(-1), ValueError),
+        ("Dropout1.key", np.array(1.5), TypeError),
+        ("Dropout1.key", np.array("a"), TypeError),
+        ("BatchNorm1.running_var", np.ones(3), ValueError),
+    ):
+        with pytest.raises(error, match=key):
+            net.load_state_dict({k: 2 * a for k, a in state.items()} | {key: value})
+        for k, a in net.state_dict().items():
+            assert np.array_equal(a, state[k]), (key, k)
+    for bad in (None, [1]):
+        with pytest.raises(TypeError, match="state must be a mapping"):
+            net.load_state_dict(bad)
+        with pytest.raises(TypeError, match="state must be a mapping"):
+            optimizers.Adam().load_state_dict(bad)
+    frozen = network()
+    frozen.params["b2"].flags.writeable = False
+    with pytest.raises(ValueError, match=r"b2 must be writable"):
+        frozen.load_state_dict({k: 2 * a for k, a in state.items()})
+    assert np.array_equal(frozen.params["W1"], state["W1"])
+
+
+@pytest.mark.parametrize("make", ["network", "sequential", "plain"])
+@pytest.mark.parametrize("copier", [copy.deepcopy, lambda a: pickle.loads(pickle.dumps(a))])
+def test_copies(make, copier, rng):
+    """Copies of a network and its optimizer go their own way, to the same bits."""
+    net = MultiLayerNet(*SIZES, rng=1) if make == "plain" else globals()[make]()
+    x, t = rng.standard_normal((9, 12)).astype(np.float32), rng.integers(0, 5, 9)
+    optimizer = optimizers.Adam()
+    optimizer.update(net.params, net.gradient(x, t))
+    twin, others = copier((net, optimizer)), {k: p.copy() for k, p in net.params.items()}
+    for one, step in ((net, optimizer), twin):
+        step.update(one.params, one.gradient(x, t))
+    for k, p in net.params.items():
+        oracles.assert_same_bits(p, twin[0].params[k])
+        assert not np.array_equal(p, others[k]), k
+
+
+def test_many_threads_one_network(rng):
+    """The gradient of a network without batch normalization and dropout keeps nothing between calls."""
+    net = MultiLayerNet(*SIZES, rng=1)
+    batches = [
+        (rng.standard_normal((9, 12)).astype(np.float32), rng.integers(0, 5, 9)) for _ in range(4)
+    ]
+    want = [net.gradient(*batch) for batch in batches]
+
+    def work(i):
+        return [net.gradient(*batches[i]) for _ in range(50)]
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        for i, found in enumerate(pool.map(work, range(4))):
+            for grads in found:
+                for k, g in grads.items():
+                    oracles.assert_same_bits(g, want[i][k])
 
 
 def test_save_and_load(tmp_path, rng):
@@ -484,7 +629,13 @@ BAD_TRAINERS = {
     "mini_batch_size": dict(mini_batch_size=0),
     "optimizer": dict(optimizer="Adamax"),
     "optimizer none": dict(optimizer=3),
+    "optimizer class": dict(optimizer=optimizers.SGD),
     "optimizer_param": dict(optimizer=optimizers.SGD(), optimizer_param={"lr": 1}),
+    "optimizer_param none": dict(optimizer_param=3),
+    "network": dict(network=None),
+    "network of a layer": dict(network=layers.Relu()),
+    "checkpoint": dict(checkpoint=3),
+    "callbacks none": dict(callbacks=3),
     "lr": dict(optimizer_param={"lr": -1}),
     "evaluate_sample_num_per_epoch": dict(evaluate_sample_num_per_epoch=0),
     "callbacks": dict(callbacks=[3]),
@@ -495,7 +646,7 @@ BAD_TRAINERS = {
 
 @pytest.mark.parametrize("case", BAD_TRAINERS)
 def test_bad_trainers(case):
-    arguments = dict(network=None, x_train=np.ones((5, 12)), t_train=np.zeros(5, int))
+    arguments = dict(network=network(), x_train=np.ones((5, 12)), t_train=np.zeros(5, int))
     with pytest.raises((TypeError, ValueError), match=case.split()[0]):
         Trainer(**(arguments | BAD_TRAINERS[case]))
 
@@ -512,6 +663,24 @@ def test_bad_networks():
             Sequential(bad)
     with pytest.raises(TypeError, match="last_layer"):
         Sequential([layers.Relu()], last_layer=3)
+    relu = layers.Relu()  # which keeps the output of its last forward alone
+    with pytest.raises(ValueError, match="twice"):
+        Sequential([layers.Affine(np.eye(3)), relu, layers.Affine(np.eye(3)), relu])
+
+
+def test_example_of_layers_by_hand(run):
+    """examples/digits.py learns its digits, to what docs/porting.md shows."""
+    pytest.importorskip("sklearn")
+    examples = pathlib.Path(__file__).parent.parent / "examples"
+    page = examples.parent / "docs" / "porting.md"
+    if not (examples.exists() and page.exists()):
+        pytest.skip("no examples and documentation beside the tests")
+    process = run(examples / "digits.py")
+    assert process.returncode == 0, process.stderr
+    *epochs, seconds = process.stdout.splitlines()
+    assert len(epochs) == 6 and seconds.endswith(" s")
+    for epoch in epochs:
+        assert epoch in page.read_text()
 
 
 # ---- Memory --------------------------------------------------------------------------------------

@@ -34,11 +34,19 @@ struct Labels {
         count = static_cast<std::size_t>(PyArray_SIZE(as_array(array)));
         classes = static_cast<std::size_t>(shape[dimensions - 1]);
         if (count == 0) throw py::value_error("x must have rows to have a mean loss; got shape " + scores(dimensions));
-        npy_intp least = data[0], most = data[0];
-        for (std::size_t i = 1; i < count; ++i) least = std::min(least, data[i]), most = std::max(most, data[i]);
-        if (least < 0 || static_cast<std::size_t>(most) >= classes)
-            throw py::value_error("t must be from 0 to " + std::to_string(classes - 1) + "; got " +
-                                  std::to_string(least) + " to " + std::to_string(most));
+        // A negative label is a large one here.
+        std::size_t most = 0;
+        for (std::size_t i = 0; i < count; ++i) most = std::max(most, static_cast<std::size_t>(data[i]));
+        if (most >= classes) PyTypeNum_ISUNSIGNED(PyArray_TYPE(of(given))) ? refuse<npy_uintp>() : refuse<npy_intp>();
+    }
+
+  private:
+    template <class Integer> [[noreturn]] void refuse() const {
+        auto of_type = [](npy_intp a, npy_intp b) { return static_cast<Integer>(a) < static_cast<Integer>(b); };
+        const auto [least, most] = std::minmax_element(data, data + count, of_type);
+        throw py::value_error("t must be from 0 to " + std::to_string(classes - 1) + "; got " +
+                              std::to_string(static_cast<Integer>(*least)) + " to " +
+                              std::to_string(static_cast<Integer>(*most)));
     }
 };
 

@@ -164,10 +164,10 @@ py::object dropout(py::object x_argument, std::uint64_t key, std::uint64_t start
         auto fill = active_kernels_of<float>().fill[uniform_index()];
         auto drop = active_kernels_of<T>().drop;
         parallel_for((n + length - 1) / length, elementwise_grain / length, [&](std::size_t begin, std::size_t end) {
-            float drawn[length];
+            float drawn[length] = {};
             for (std::size_t i = begin * length; i < std::min(n, end * length); i += length) {
                 const std::size_t count = std::min(length, n - i);
-                fill(drawn, key, start + i, count, constants);
+                if (ratio > 0) fill(drawn, key, start + i, count, constants);
                 drop(drawn, static_cast<float>(ratio), data + i, static_cast<T>(scale), result + i, count);
             }
         });
@@ -188,7 +188,7 @@ void bind_losses(py::module_ &module) {
                py::arg("parameter") = 0.0, R"(scale times the slope of an elementwise loss with respect to x.)");
     module.def(
         "dropout", &dropout, py::arg("x"), py::arg("key"), py::arg("start"), py::arg("ratio"), py::arg("scale") = 1.0,
-        R"(scale * x where the uniform numbers start, start + 1, ... of the key's stream are above ratio, else 0.)");
+        R"(scale * x where the uniform numbers start, start + 1, ... of the key's stream are at least ratio, else 0.)");
 }
 
 } // namespace pynn

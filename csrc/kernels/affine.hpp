@@ -8,10 +8,10 @@ namespace pynn::PYNN_ISA {
 namespace {
 
 template <class T> constexpr std::size_t panel_columns = Tile<T>::vectors * width<T>;
-// A chunk of a block's rows of a (192 KiB) stays in the second-level cache beside one of its columns of b (128 KiB).
+// A chunk of a block's rows of a (288 KiB) stays in the second-level cache beside one of its columns of b (128 KiB).
 template <class T>
 constexpr std::size_t block_rows =
-    (std::size_t(192) << 10) / (affine_chunk * sizeof(T)) / Tile<T>::rows * Tile<T>::rows;
+    (std::size_t(288) << 10) / (affine_chunk * sizeof(T)) / Tile<T>::rows * Tile<T>::rows;
 template <class T>
 constexpr std::size_t block_columns =
     (std::size_t(128) << 10) / (affine_chunk * sizeof(T)) / panel_columns<T> * panel_columns<T>;
@@ -198,6 +198,35 @@ void transpose_copy(const T *from, std::ptrdiff_t from_row, std::size_t rows, st
                              ? source[static_cast<std::ptrdiff_t>(r) * from_row + static_cast<std::ptrdiff_t>(j)]
                              : T(0);
         if (i == 0) return;
+    }
+}
+
+// to[j, i] = from[i, j], and nothing beyond.
+template <class T>
+void transpose_matrix(const T *from, std::ptrdiff_t from_row, std::size_t rows, std::size_t columns, T *to,
+                      std::ptrdiff_t to_row) {
+    using V = vec<T>;
+    constexpr std::ptrdiff_t lanes = width<T>;
+    for (std::size_t i = 0; i < rows; i += width<T>, from += lanes * from_row, to += lanes) {
+        const std::size_t height = rows - i < width<T> ? rows - i : width<T>;
+        T *row = to;
+        for (std::size_t j = 0; j < columns; j += width<T>, row += lanes * to_row) {
+            const std::size_t present = columns - j < width<T> ? columns - j : width<T>;
+            V block[width<T>];
+#pragma GCC unroll 16
+            for (std::size_t r = 0; r < width<T>; ++r) {
+                const T *source = from + static_cast<std::ptrdiff_t>(r) * from_row + j;
+                block[r] = r >= height           ? V{}
+                           : present == width<T> ? load<V>(source)
+                                                 : load_first<V>(source, present, T(0));
+            }
+            transpose(block);
+#pragma GCC unroll 16
+            for (std::size_t r = 0; r < width<T>; ++r) {
+                T *target = row + static_cast<std::ptrdiff_t>(r) * to_row;
+                if (r < present) height == width<T> ? store(target, block[r]) : store_first(target, block[r], height);
+            }
+        }
     }
 }
 
@@ -452,24 +481,33 @@ template <class T> void product_block(const ProductBlock<T> &block) {
     } while (start < block.depth);
 }
 
-// The bias gradient: the same rule with ones in place of x.
-template <class T> void column_sums(const T *x, std::ptrdiff_t x_row, std::size_t rows, std::size_t columns, T *sums) {
+// The bias gradient: the same rule with ones in place of x. Vectors columns at a time, as memory is read in lines.
+template <class T, std::size_t Vectors>
+void sums_of_columns(const T *x, std::ptrdiff_t x_row, std::size_t rows, std::size_t lanes, T *sums) {
     using V = vec<T>;
-    for (std::size_t j = 0; j < columns; j += width<T>) {
-        const std::size_t lanes = columns - j < width<T> ? columns - j : width<T>;
-        V total{};
-        const T *p = x + j;
-        for (std::size_t start = 0; start < rows; start += affine_chunk) {
-            const std::size_t end = rows - start < affine_chunk ? rows : start + affine_chunk;
-            V sum{};
-            if (lanes == width<T>)
-                for (std::size_t i = start; i < end; ++i, p += x_row) sum = sum + load<V>(p);
-            else
-                for (std::size_t i = start; i < end; ++i, p += x_row) sum = sum + load_first<V>(p, lanes, T(0));
-            total = start == 0 ? sum : total + sum;
-        }
-        store_first(sums + j, total, lanes);
+    V total[Vectors] = {};
+    for (std::size_t start = 0; start < rows; start += affine_chunk) {
+        const std::size_t end = rows - start < affine_chunk ? rows : start + affine_chunk;
+        V sum[Vectors] = {};
+        for (std::size_t i = start; i < end; ++i, x += x_row)
+#pragma GCC unroll 8
+            for (std::size_t j = 0; j < Vectors; ++j)
+                if (Vectors > 1 || lanes == width<T>)
+                    sum[j] = sum[j] + load<V>(x + j * width<T>);
+                else
+                    sum[j] = sum[j] + load_first<V>(x, lanes, T(0));
+        for (std::size_t j = 0; j < Vectors; ++j) total[j] = start == 0 ? sum[j] : total[j] + sum[j];
     }
+    for (std::size_t j = 0; j < Vectors; ++j) store_first(sums + j * width<T>, total[j], lanes);
+}
+
+template <class T> void column_sums(const T *x, std::ptrdiff_t x_row, std::size_t rows, std::size_t columns, T *sums) {
+    constexpr std::size_t vectors = 8;
+    std::size_t j = 0;
+    for (; j + vectors * width<T> <= columns; j += vectors * width<T>)
+        sums_of_columns<T, vectors>(x + j, x_row, rows, width<T>, sums + j);
+    for (; j < columns; j += width<T>)
+        sums_of_columns<T, 1>(x + j, x_row, rows, columns - j < width<T> ? columns - j : width<T>, sums + j);
 }
 
 } // namespace

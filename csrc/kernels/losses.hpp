@@ -75,7 +75,7 @@ template <class T> void scale_loop(const T *x, T s, T *y, std::size_t n) {
     if (i < n) store_first(y + i, factor * load_first<V>(x + i, n - i, T(0)), n - i);
 }
 
-// y = s x where the uniform number is above the ratio, else 0
+// y = s x where the uniform number is not below the ratio, else 0
 template <class T> void drop_loop(const float *uniform, float ratio, const T *x, T s, T *y, std::size_t n) {
     using V = vec<T>;
     using U = typename vector_type<float, width<T> * sizeof(float)>::type;
@@ -86,7 +86,7 @@ template <class T> void drop_loop(const float *uniform, float ratio, const T *x,
         __builtin_memcpy(drawn, uniform + i, lanes * sizeof(float));
         U u;
         __builtin_memcpy(&u, drawn, sizeof u);
-        ints<V> kept = convert<ints<V>>(u > ratio);
+        ints<V> kept = convert<ints<V>>(u >= ratio);
         if (lanes == width<T>)
             store(y + i, select(kept, factor * load<V>(x + i), V{}));
         else

@@ -52,6 +52,7 @@ constexpr Kernels<T> kernels = {
     workspace_size<T>,
     product_block<T>,
     pack_rows<T>,
+    transpose_matrix<T>,
     column_sums<T>,
     pack_panels<T>,
     {PYNN_OPTIMIZERS(PYNN_UPDATE)},
