@@ -26,7 +26,8 @@ struct Cut {
 template <class T>
 Cut cut_output(std::size_t m, std::size_t n, const Kernels<T> &kernels, std::size_t threads, bool whole_rows) {
     Cut cut{};
-    cut.row_blocks = ceil_div(m, kernels.block_rows);
+    // Rows that are not many more stay together: b's columns are then laid out once, by the tiles that read them.
+    cut.row_blocks = 2 * m <= 3 * kernels.block_rows ? 1 : ceil_div(m, kernels.block_rows);
     cut.column_blocks = m <= most_rows_in_place || whole_rows ? 1 : ceil_div(n, kernels.block_columns);
     const std::size_t least_columns = 2 * kernels.panel_columns, least_rows = 2 * kernels.tile_rows;
     while (threads > 1 && cut.row_blocks * cut.column_blocks < tasks_per_thread * threads) {

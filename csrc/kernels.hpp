@@ -76,7 +76,7 @@ template <class T> struct Kernels {
 
     // affine
     std::size_t tile_rows, panel_columns;  // of the micro-tile
-    std::size_t block_rows, block_columns; // the most of one block
+    std::size_t block_rows, block_columns; // of one block, about the most
     std::size_t product_workspace;
     void (*product)(const ProductBlock<T> &block);
     // Lays a chunk of a block's rows of a out for ProductBlock::packed_a: rows up to whole tiles, times depth, and the

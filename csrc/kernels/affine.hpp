@@ -8,10 +8,10 @@ namespace pynn::PYNN_ISA {
 namespace {
 
 template <class T> constexpr std::size_t panel_columns = Tile<T>::vectors * width<T>;
-// A chunk of a block's rows of a (288 KiB) stays in the second-level cache beside one of its columns of b (128 KiB).
+// A chunk of a block's rows of a (192 KiB) stays in the second-level cache beside one of its columns of b (128 KiB).
 template <class T>
 constexpr std::size_t block_rows =
-    (std::size_t(288) << 10) / (affine_chunk * sizeof(T)) / Tile<T>::rows * Tile<T>::rows;
+    (std::size_t(192) << 10) / (affine_chunk * sizeof(T)) / Tile<T>::rows * Tile<T>::rows;
 template <class T>
 constexpr std::size_t block_columns =
     (std::size_t(128) << 10) / (affine_chunk * sizeof(T)) / panel_columns<T> * panel_columns<T>;
