@@ -38,14 +38,15 @@ constexpr Parameters parameters(Parameter a, Parameter b) { return {{a, b}, 2}; 
     ROW(elu, y, parameters({"alpha", 1, "Minus the limit at -inf, 0 or more."}),                                       \
         "x if x > 0 else alpha * (exp(x) - 1)",                                                                        \
         "elu(-0.0) = -0.0, elu(-inf) = -alpha, elu(inf) = inf; the slope at 0 is alpha. alpha is 1 in PyTorch, JAX "   \
-        "and Keras too. backward gives NaN for an alpha below 0, which the output does not tell.",                     \
+        "and Keras too. backward gives NaN for an alpha below 0, which the output does not tell; both above 2^90 "     \
+        "(float64: 2^900).",                                                                                           \
         "Clevert, Unterthiner and Hochreiter (2016), Fast and accurate deep network learning by exponential linear "   \
         "units.")                                                                                                      \
     ROW(celu, y, parameters({"alpha", 1, "Minus the limit at -inf, above 0."}),                                        \
         "x if x > 0 else alpha * (exp(x / alpha) - 1)",                                                                \
         "celu(-0.0) = -0.0, celu(-inf) = -alpha, celu(inf) = inf; the slope at 0 is 1. alpha is 1 in PyTorch, JAX "    \
         "and "                                                                                                         \
-        "Keras too, and there it is elu. An alpha that is not above 0 gives NaN.",                                     \
+        "Keras too, and there it is elu. An alpha outside 2^-120 to 2^90 (float64: 2^-1000 to 2^900) gives NaN.",      \
         "Barron (2017), Continuously differentiable exponential linear units.")                                        \
     ROW(selu, y, parameters(), "1.0507009873554805 * (x if x > 0 else 1.6732632423543772 * (exp(x) - 1))",             \
         "selu(-0.0) = -0.0, selu(-inf) = -1.758..., selu(inf) = inf; the slope at 0 is the left one, 1.758. The "      \
@@ -86,11 +87,11 @@ constexpr Parameters parameters(Parameter a, Parameter b) { return {{a, b}, 2}; 
         "softplus(-inf) = 0.0, softplus(inf) = inf. beta is PyTorch's, JAX and Keras have 1. PyTorch returns x "       \
         "itself "                                                                                                      \
         "where beta * x is above 20; here every result is that of the formula. backward takes a y below 0, which no "  \
-        "x gives, as 0. A beta that is not above 0 gives NaN.",                                                        \
+        "x gives, as 0. A beta outside 2^-50 to 2^90 (float64: 2^900) gives NaN.",                                     \
         "Dugas et al. (2001), Incorporating second-order functional knowledge for better option pricing.")             \
     ROW(squareplus, y, parameters({"b", 4, "How wide the bend is, 0 or more."}), "(x + sqrt(x**2 + b)) / 2",           \
-        "squareplus(-inf) = 0.0, squareplus(inf) = inf. b is 4 in JAX and Keras too; with 0 it is relu, below 0 it "   \
-        "is NaN.",                                                                                                     \
+        "squareplus(-inf) = 0.0, squareplus(inf) = inf. b is 4 in JAX and Keras too; with 0 it is relu. Another b "    \
+        "outside 2^-100 to 2^90 (float64: 2^-1000 to 2^900) gives NaN.",                                               \
         "Barron (2021), Squareplus: a softplus-like algebraic rectifier.")                                             \
     ROW(softsign, y, parameters(), "x / (1 + abs(x))",                                                                 \
         "softsign(-0.0) = -0.0, softsign(+-inf) = +-1.0. backward sees the rounded output: where it is 1 the slope "   \
@@ -166,6 +167,11 @@ template <class V, class I> PYNN_INLINE V passed(I on, V dy, V saved) {
 // y where a parameter is one that the function has, else NaN
 template <class V, class I> PYNN_INLINE V if_valid(I valid, V y) {
     return select(valid, y, splat<V>(static_cast<element<V>>(__builtin_nan(""))));
+}
+// whether a parameter is a number with which nothing on the way to a result overflows or loses bits
+template <class V> PYNN_INLINE auto moderate(V parameter, element<V> least) {
+    constexpr auto most = static_cast<element<V>>(sizeof(element<V>) == 4 ? 0x1p90 : 0x1p900);
+    return (parameter >= least) & (parameter <= most);
 }
 // x times a gate, rest * gate where x < 0; beyond limit it is x
 template <class V> PYNN_INLINE V gated(V x, element<V> limit, Parts<V> gate, V rest) {
@@ -278,7 +284,8 @@ struct elu {
     }
     template <class V> static PYNN_INLINE V forward(V x, V alpha) {
         V y = magnitude(scaled_expm1(whole(alpha), select(x > 0, V{}, x)));
-        return keep_nan(alpha, select(x > 0, x, with_sign_of(y, as<V>(bits(x) ^ (bits(alpha) & sign_bits<V>())))));
+        y = select(x > 0, x, with_sign_of(y, as<V>(bits(x) ^ (bits(alpha) & sign_bits<V>()))));
+        return if_valid(moderate(magnitude(alpha), 0), y);
     }
     template <class V> static PYNN_INLINE V backward(V dy, V y, V alpha) {
         return if_valid(alpha >= 0, keep_nan(y, select(y > 0, dy, dy * (y + alpha))));
@@ -292,15 +299,16 @@ struct celu {
         t = select(t < -far<element<V>>, splat<V>(-far<element<V>>), t); // an infinite x; e^t - 1 is -1 there
         V t_low = fma(-t, alpha, x) / alpha;
         V limit = select(t <= -far<element<V>>, -alpha, with_sign_of(ratio_times(x, alpha, t, t_low), x));
-        return if_valid(alpha > 0, select(x > 0, x, limit));
+        return if_valid(moderate(alpha, least<element<V>>), select(x > 0, x, limit));
     }
     template <class V> static PYNN_INLINE V backward(V dy, V y) { return keep_nan(y, select(y > 0, dy, dy * (y + 1))); }
     template <class V> static PYNN_INLINE V backward(V dy, V y, V alpha) {
         V slope = rounded(quotient(two_sum(y, alpha), whole(alpha)));
-        return if_valid(alpha > 0, keep_nan(y, select(y > 0, dy, dy * slope)));
+        return if_valid(moderate(alpha, least<element<V>>), keep_nan(y, select(y > 0, dy, dy * slope)));
     }
 
   private:
+    template <class T> static constexpr T least = static_cast<T>(sizeof(T) == 4 ? 0x1p-120 : 0x1p-1000);
     // alpha (e^t - 1) with t = x / alpha: near 0 it is x
     template <class V> static PYNN_INLINE V ratio_times(V x, V alpha, V t, V t_low) {
         if constexpr (by_table<V>) {
@@ -576,7 +584,7 @@ struct softplus {
             y = select(z.high > softplus_table.greatest[1], x, y);
         } else {
             V low = as<V>(bits(z.low) ^ (~bits(z.high) & sign_bits<V>())); // of -|z|
-            Exponential<V> e = exp_parts(-magnitude(z.high), low);
+            Exponential<V> e = exp_parts(-magnitude(z.high), low, ExpConstants<element<V>>::lowest);
             Parts<V> p = power(e);
             Parts<V> denominator = fast_two_sum(2 - V{}, p.high);
             denominator.low += p.low;
@@ -588,8 +596,11 @@ struct softplus {
             sum.low = select(sum.low == sum.low, sum.low, V{}); // x = inf
             sum.low = fma(2 * tail, e.rest, sum.low) + select(z.high > 0, z.low, V{});
             y = select(z.high > far<element<V>>, x, rounded(quotient(sum, whole(beta))));
+            // e^z may be subnormal where e^z / beta is not
+            V tiny = rounded(quotient(Parts<V>{2 * r.high, 2 * tail}, whole(beta))) * e.rest;
+            y = select((beta < 1) & (z.high < -600), tiny, y);
         }
-        return if_valid(beta > 0, keep_nan(x, y));
+        return if_valid(moderate(beta, element<V>(0x1p-50)), keep_nan(x, y));
     }
     template <class V> static PYNN_INLINE V backward(V dy, V y) {
         return dy * -rounded_expm1(select(y <= 0, V{}, -y)); // slope = sigmoid(x) = 1 - exp(-y)
@@ -600,7 +611,7 @@ struct softplus {
         V dx = dy * -rounded_expm1(t.high, t.low);
         constexpr element<V> tiny = sizeof(element<V>) == 4 ? element<V>(0x1p-100) : element<V>(0x1p-900);
         dx = select((y > 0) & (magnitude(t.high) < tiny), dy * beta * y, dx); // beta y may be subnormal
-        return if_valid(beta > 0, keep_nan(y, dx));
+        return if_valid(moderate(beta, element<V>(0x1p-50)), keep_nan(y, dx));
     }
 };
 
@@ -617,17 +628,20 @@ struct squareplus {
     template <class V> static PYNN_INLINE V forward(V x) { return bent(x, 4 - V{}, splat<V>(default_limit<V>)); }
     template <class V> static PYNN_INLINE V forward(V x, V b) {
         V y = select(b == 0, select(x <= 0, V{}, x), bent(x, b, limit(b)));
-        return if_valid(b >= 0, keep_nan(x, y));
+        return if_valid(has(b), keep_nan(x, y));
     }
     template <class V> static PYNN_INLINE V backward(V dy, V y) {
         return slope(dy, y, 1 - V{}, splat<V>(default_limit<V>));
     }
     template <class V> static PYNN_INLINE V backward(V dy, V y, V b) {
         V dx = select(b == 0, passed(y > 0, dy, y), slope(dy, y, b / 4, limit(b)));
-        return if_valid(b >= 0, keep_nan(y, dx));
+        return if_valid(has(b), keep_nan(y, dx));
     }
 
   private:
+    template <class V> static PYNN_INLINE auto has(V b) {
+        return (b == 0) | moderate(b, element<V>(sizeof(element<V>) == 4 ? 0x1p-100 : 0x1p-1000));
+    }
     template <class V> static PYNN_INLINE V bent(V x, V b, V limit) {
         V a = magnitude(x), bounded = select(a > limit, limit, a);
         Parts<V> square = sum(product(whole(bounded), bounded), whole(b));

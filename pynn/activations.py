@@ -12,6 +12,9 @@ one:
 
 from __future__ import annotations
 
+import contextlib
+import inspect
+import operator
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -71,6 +74,27 @@ ACTIVATIONS: Mapping[str, Activation] = MappingProxyType(
         for name, saves, parameters in _core.ACTIVATION_TABLE
     }
 )
+
+
+def _sign(function: Any, operands: tuple[str, ...], parameters: Mapping[str, float]) -> None:
+    """Let help() and editors see parameters in a ufunc's signature, which NumPy makes without them."""
+    kind = inspect.Parameter
+    names = [kind(name, kind.POSITIONAL_ONLY) for name in operands]
+    names += [kind(n, kind.POSITIONAL_OR_KEYWORD, default=v) for n, v in parameters.items()]
+    others = {"out": None, "where": True, "casting": "same_kind", "order": "K", "dtype": None}
+    names += [kind(n, kind.KEYWORD_ONLY, default=v) for n, v in others.items()]
+    names.append(kind("others", kind.VAR_KEYWORD))
+    signature = inspect.Signature(names)
+    body = function.__doc__.partition("\n\n")[2]
+    with contextlib.suppress(AttributeError):  # NumPy before 2.4 has no place for them
+        function.__signature__ = signature
+        function.__doc__ = f"{function.__name__}{signature}\n\n{body}"
+
+
+for _row in ACTIVATIONS.values():
+    if _row.parameters:
+        _sign(_row.forward, ("x",), _row.parameters)
+        _sign(_row.backward, ("dy", _row.saves), _row.parameters)
 
 
 def glu(x: npt.ArrayLike, axis: int = -1, out: Any = None) -> Any:
@@ -135,6 +159,8 @@ def glu_backward(dy: npt.ArrayLike, x: npt.ArrayLike, axis: int = -1, out: Any =
     ------
     ValueError
         If `x` has no axes, or an odd length along this one, or shapes do not match.
+    TypeError
+        If `out` is no NumPy array.
 
     Examples
     --------
@@ -143,11 +169,15 @@ def glu_backward(dy: npt.ArrayLike, x: npt.ArrayLike, axis: int = -1, out: Any =
     array([0.5, 0.5, 1. , 2. ])
     """
     a, b = halves(x, axis)
+    if np.shape(dy) != np.shape(a):
+        raise ValueError(f"dy must have the shape of the output, {np.shape(a)}; got {np.shape(dy)}")
     if out is None and isinstance(x, np.ndarray) and x.dtype == getattr(dy, "dtype", None):
         out = np.empty(x.shape, x.dtype) if x.dtype.kind in "fV" and x.dtype.isnative else None
     if out is None:
         parts = _core.glu_halves_backward(dy, a, b, axis=axis)
         return np.concatenate(parts, axis)
+    if not isinstance(out, np.ndarray):  # a copy would be written to
+        raise TypeError(f"out must be a NumPy array; got {type(out).__name__}")
     if np.shape(out) != np.shape(x):
         raise ValueError(f"out must have the shape of x, {np.shape(x)}; got {np.shape(out)}")
     if np.may_share_memory(out, x):  # the gradient of one half would be read as the other
@@ -161,6 +191,10 @@ def glu_backward(dy: npt.ArrayLike, x: npt.ArrayLike, axis: int = -1, out: Any =
 def halves(x: npt.ArrayLike, axis: int) -> tuple[Any, Any]:
     """View the two halves of x along an axis."""
     array: Any = x if hasattr(x, "shape") else np.asarray(x)
+    try:
+        axis = operator.index(axis)
+    except TypeError:
+        raise TypeError(f"axis must be a whole number; got {axis!r}") from None
     if array.ndim == 0:
         raise ValueError("x must have at least one dimension; got shape ()")
     if not -array.ndim <= axis < array.ndim:

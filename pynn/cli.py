@@ -161,6 +161,21 @@ def _parser() -> argparse.ArgumentParser:
         description="Measure the largest error of float32 activations, forward and backward, over "
         "all 2^32 inputs, and write it into the table of a page. Takes minutes for each.",
     )
+    other = accuracy.add_mutually_exclusive_group()
+    other.add_argument(
+        "--float64",
+        nargs="?",
+        type=_whole(1, 10**9),
+        const=10**7,
+        metavar="N",
+        help="float64 instead: N random numbers, 10000000 by default, of each range of exponents, "
+        "and edges; takes minutes for each",
+    )
+    other.add_argument(
+        "--hash",
+        action="store_true",
+        help="instead, the SHA-256 of all results under every instruction set of this CPU, which must agree",
+    )
     accuracy.add_argument(
         "names", nargs="*", metavar="NAME", help="activations, as pynn.ACTIVATIONS; all by default"
     )
@@ -346,22 +361,52 @@ def _accuracy(options: argparse.Namespace) -> None:
     unknown = [name for name in names if name not in ACTIVATIONS]
     if unknown:
         raise _Failure(f"no activation {unknown[0]!r}; known are {', '.join(ACTIVATIONS)}", 2)
+    if options.float64 and options.stride != 1:
+        raise _Failure("--stride is of float32; it cannot go with --float64", 2)
+    title, headings = "Largest errors, float32", accuracy.HEADINGS
+    if options.float64:
+        title, headings = "Largest errors, float64", accuracy.HEADINGS_FLOAT64
+    if options.hash:
+        title, headings = "Hashes of all results, float32", accuracy.HASH_HEADINGS
+    update = functools.partial(accuracy.update, headings=headings)
     out = None
     if options.out is not None or options.stride == 1:
         out = Path("docs/accuracy.md" if options.out is None else options.out)
-        _into_page(out, accuracy.update, [], write=os.access(out, os.W_OK))
+        _into_page(out, update, [], write=os.access(out, os.W_OK))
     rows: list[list[str]] = []
     with _terminal.progress() as progress:
         for name in names:
-            show = functools.partial(progress, name)
-            rows.append(
-                accuracy.cells(name, options.stride, accuracy.measure(name, options.stride, show))
-            )
+            rows.append(_accuracy_row(name, options, progress))
             if out is not None:
-                _into_page(out, accuracy.update, rows[-1:], write=True)
-    _terminal.print_table("Largest errors, float32", list(accuracy.HEADINGS), rows)
+                _into_page(out, update, rows[-1:], write=True)
+    _terminal.print_table(title, list(headings), rows)
     if out is not None:
         print(f"\n{out} written")
+
+
+def _accuracy_row(
+    name: str, options: argparse.Namespace, progress: _terminal.Progress
+) -> list[str]:
+    from . import accuracy, selftest
+
+    show = functools.partial(progress, name)
+    try:
+        if options.float64:
+            measured = accuracy.measure_float64(name, options.float64, show)
+            return accuracy.cells_float64(name, options.float64, measured)
+    except RuntimeError as error:
+        raise _Failure(str(error), 1) from None
+    if not options.hash:
+        return accuracy.cells(name, options.stride, accuracy.measure(name, options.stride, show))
+    found: dict[tuple[str, str], list[str]] = {}
+    for isa in dict.fromkeys(isa for isa, _ in selftest.settings()):
+        show = functools.partial(progress, f"{name}, {isa}")
+        found.setdefault(accuracy.hashes(name, isa, options.stride, show), []).append(isa)
+    if len(found) > 1:
+        differing = "; ".join(f"{', '.join(isas)}: {' '.join(h)}" for h, isas in found.items())
+        raise _Failure(f"{name} has other results under another instruction set: {differing}", 1)
+    ((both, isas),) = found.items()
+    return [name, accuracy.which(options.stride), ", ".join(isas), *both]
 
 
 def _into_page(

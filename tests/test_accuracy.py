@@ -1,5 +1,6 @@
 """`pynn accuracy`: what it measures and writes, its errors; and the tables of docs/accuracy.md."""
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -90,23 +91,128 @@ def test_errors(arguments, said, tmp_path, monkeypatch, capsys):
     assert (tmp_path / "plain.md").read_text() == "a page\n"
 
 
+SPECIAL = np.float64([-np.inf, -5e-324, -0.0, 0.0, 5e-324, np.inf, np.nan])
+
+
 def special_values(name):
-    """The row of the table of special values."""
-    row = pynn.ACTIVATIONS[name]
-    x = np.float64([-np.inf, -0.0, 0.0, np.inf])
-    y = row.forward(x)
-    slopes = row.backward(1.0, x if row.saves == "x" else y)[[0, 2, 3]] + 0.0
-    return [name, *(f"{v:.7g}" for v in (*y, *slopes))]
+    """The row of the table of special values; slopes at -inf, 0, inf."""
+    if name == "prelu":  # with a slope of 0.25
+        y, slopes = pynn.prelu(SPECIAL, 0.25), pynn.prelu_backward(1.0, SPECIAL, 0.25)[0]
+    else:
+        row = pynn.ACTIVATIONS[name]
+        y = row.forward(SPECIAL)
+        slopes = row.backward(1.0, SPECIAL if row.saves == "x" else y)
+    assert np.isnan(slopes[-1])
+    return [name, *(f"{v:.7g}" for v in (*y, *(slopes[[0, 3, 5]] + 0.0)))]
+
+
+ROWS = {
+    "NaN, 1": [np.nan, 1],
+    "inf, 1": [np.inf, 1],
+    "-inf, -inf": [-np.inf, -np.inf],
+    "-inf, 1": [-np.inf, 1],
+    "-0.0": [-0.0],
+    "5e-324, 0": [5e-324, 0],
+    "empty": [],
+}
+
+
+def special_rows(name):
+    """The row of the table of what functions along an axis give for special rows."""
+    cells = [getattr(pynn, name)(np.float64(row)) for row in ROWS.values()]
+    return [name, *(", ".join(f"{v:.7g}" for v in np.ravel(cell)) for cell in cells)]
+
+
+GATES = [(a, b) for a in (-0.0, 5e-324, 2, np.inf, np.nan) for b in (-np.inf, 0, np.inf)]
 
 
 def test_the_tables_of_the_documentation():
-    """Every function has its measured row, within the bounds, and its special values."""
-    tables = [
-        [[cell.strip() for cell in line.split("|")[1:-1]] for line in part.split("\n")[2:]]
-        for part in re.findall(r"^\| function .*(?:\n\|.*)*", PAGE.read_text(), re.M)
-    ]
-    measured, special = tables
-    assert [row[0] for row in measured] == list(pynn.ACTIVATIONS)
+    """Every function has its measured rows, within the bounds, and its special values."""
+    tables = {
+        part.split("\n")[0]: [
+            [cell.strip() for cell in line.split("|")[1:-1]] for line in part.split("\n")[2:]
+        ]
+        for part in re.findall(r"^\| .*(?:\n\|.*)*", PAGE.read_text(), re.M)
+    }
+    names = list(pynn.ACTIVATIONS)
+
+    def table(headings):
+        return tables["| " + " | ".join(headings) + " |"]
+
+    measured = table(accuracy.HEADINGS)
+    assert [row[:2] for row in measured] == [[name, "all"] for name in names]
     for row in measured:
         assert float(row[2]) <= 1 and float(row[5]) <= 2, row
-    assert special == [special_values(name) for name in pynn.ACTIVATIONS]
+    measured = table(accuracy.HEADINGS_FLOAT64)
+    assert [row[0] for row in measured] == names
+    for row in measured:
+        assert float(row[2]) <= 2 and float(row[5]) <= 2, row
+    hashed = table(accuracy.HASH_HEADINGS)
+    assert {"sigmoid", "tanh"} <= {row[0] for row in hashed} <= {*names}
+    assert {(row[1], row[2]) for row in hashed} == {("all", "avx512, avx2, portable")}
+    x = [f"{v:.7g}" for v in SPECIAL]
+    special = table(["function", *x, "slope at -inf", "at 0", "at inf"])
+    assert special == [special_values(name) for name in (*names, "prelu")]
+    along = table(["function", *ROWS])
+    rows = ("softmax", "softmin", "log_softmax", "logsumexp")
+    assert along == [special_rows(name) for name in rows]
+    gates = table(["a", *(f"b = {b:.7g}" for _, b in GATES[:3])])
+    results = [f"{pynn.glu(np.float64(pair))[0]:.7g}" for pair in GATES]
+    assert gates == [[f"{GATES[i][0]:.7g}", *results[i : i + 3]] for i in range(0, 15, 3)]
+
+
+def test_hashes_are_of_the_results():
+    """The same under every instruction set, in another place of chunks too; another result, another hash."""
+    bits = np.arange(0, 2**32, 99_991, dtype=np.uint64).astype(np.uint32)
+    x = bits.view(np.float32)
+    y = pynn.sigmoid(x)
+    y[np.isnan(y)] = np.nan
+    before = pynn.get_isa()
+    for isa in [name for name, state in pynn._core.isas().items() if state == "available"]:
+        forward, backward = accuracy.hashes("sigmoid", isa, 99_991)
+        assert forward == hashlib.sha256(y.tobytes()).hexdigest() != backward
+        assert pynn.get_isa() == before
+
+
+def test_float64_sees_errors(monkeypatch):
+    """An error of 3 ULP in one range, a lost NaN; and nothing where there is none."""
+    if np.finfo(np.longdouble).nmant <= 52:
+        pytest.skip("long double is double here")
+    row = pynn.ACTIVATIONS["linear"]
+    parts = []
+    forward, backward = accuracy.measure_float64("linear", 1000, parts.append)
+    assert forward.error == backward.error == 0 and forward.rounded == forward.count
+    assert forward.count > len(accuracy.RANGES) * 1000 and parts[-1] == 1
+
+    def wrong(x):
+        return np.where((x > 2.0**-22) & (x < 2.0**-21), x + 3 * np.spacing(x), x)
+
+    def lost(x):
+        return np.nan_to_num(x, nan=0.0, posinf=np.inf, neginf=-np.inf)
+
+    for f, error in ((wrong, 3), (lost, np.inf)):
+        table = dict(pynn.ACTIVATIONS) | {"linear": row._replace(forward=f)}
+        monkeypatch.setattr(accuracy, "ACTIVATIONS", table)
+        got, _ = accuracy.measure_float64("linear", 1000)
+        assert got.error == error and got.rounded < got.count
+
+
+def test_float64_and_hashes_on_the_command_line(tmp_path, capsys):
+    """Each writes its own table, and only that one."""
+    headings = (accuracy.HEADINGS, accuracy.HEADINGS_FLOAT64, accuracy.HASH_HEADINGS)
+    page = tmp_path / "page.md"
+    page.write_text("\n\n".join("| " + " | ".join(h) + " |\n|---|" for h in headings) + "\n")
+    name = ["accuracy", "relu", "--out", str(page)]
+    if np.finfo(np.longdouble).nmant > 52:
+        assert cli.main([*name, "--float64", "100"]) == 0
+        assert "| relu | 100 | 0.0000 |" in page.read_text()
+    assert cli.main([*name, "--hash", "--stride", "99991"]) == 0
+    out = capsys.readouterr().out
+    (line,) = [line for line in page.read_text().split("\n") if "1 in 99991" in line]
+    assert line.split("|")[4].strip() in out and page.read_text().count("| relu |") == 2
+    for bad in (
+        ["--float64", "0"],
+        ["--float64", "9", "--hash"],
+        ["--float64", "9", "--stride", "7"],
+    ):
+        assert cli.main([*name, *bad]) == 2

@@ -9,6 +9,7 @@ import mmap
 import signal
 import sys
 import threading
+import tracemalloc
 from functools import partial
 from pathlib import Path
 
@@ -215,3 +216,64 @@ def test_results_of_ufuncs_lie_in_reused_memory(rng):
         with pytest.raises((TypeError, ValueError)):
             bad()
         assert handler() == "default_allocator"
+
+
+class Tracing(np.ndarray):
+    """An array whose ufuncs run the caller's code."""
+
+    def __array_ufunc__(self, ufunc, method, *operands, **others):
+        self.seen = np._core.multiarray.get_handler_name(np.empty(100_000))
+        plain = [np.asarray(a) for a in operands]
+        return getattr(ufunc, method)(*plain, **others)
+
+
+def test_code_of_the_caller_keeps_its_memory(rng):
+    """What runs within a call has NumPy's handler: another class's __array_ufunc__, an operand or where."""
+    x = rng.standard_normal(100_000).view(Tracing)
+    plain = np.asarray(x)
+    for call in (
+        lambda: pynn.relu(x),
+        lambda: pynn.tanh_backward(plain, x),
+        lambda: pynn.elu(plain, alpha=x),
+    ):
+        call()
+        assert x.seen == "default_allocator"
+        del x.seen
+    masked = pynn.relu(np.ma.array(plain, mask=plain < 0))
+    assert np.array_equal(masked.compressed(), plain[plain >= 0])
+
+
+def test_the_callers_memory_handler_is_kept(python):
+    """Who has set one of NumPy's memory handlers gets results there, of every function."""
+    code = """
+import ctypes, numpy as np, pynn
+api = ctypes.pythonapi.PyCapsule_GetPointer
+api.restype, api.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+table = ctypes.cast(api(np._core._multiarray_umath._ARRAY_API, None), ctypes.POINTER(ctypes.c_void_p))
+set_handler = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.py_object)(table[304])
+default = ctypes.cast(table[306], ctypes.POINTER(ctypes.py_object))[0]
+own = ctypes.create_string_buffer(ctypes.string_at(api(default, b"mem_handler"), 168), 168)
+own[:5] = b"mine\\0"
+make = ctypes.pythonapi.PyCapsule_New
+make.restype, make.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+set_handler(make(ctypes.addressof(own), b"mem_handler", None))
+name = np._core.multiarray.get_handler_name
+x = np.ones((400, 400))
+print(name(x), name(pynn.relu(x)), name(pynn.affine(x, x)), name(pynn.softmax(x)), name())
+set_handler(default)
+print(name(pynn.relu(x)), name())
+"""
+    assert python(code).split("\n") == ["mine mine mine mine mine", "pynn default_allocator"]
+
+
+def test_tracemalloc_sees_results_in_reused_memory(rng):
+    x = rng.standard_normal(100_000)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        y = pynn.relu(x)
+        assert abs(tracemalloc.get_traced_memory()[0] - before - y.nbytes) < 10_000
+        del y
+        assert tracemalloc.get_traced_memory()[0] - before < 10_000
+    finally:
+        tracemalloc.stop()

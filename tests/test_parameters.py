@@ -1,5 +1,6 @@
 """Parameters of activations: operands that broadcast, by position or by name; and prelu."""
 
+import inspect
 import itertools
 import pickle
 
@@ -15,9 +16,21 @@ from pynn import layers, reference
 CASES = {
     "leaky_relu": ([(0.2,), (0.0,), (1.0,), (0.3333,), (3.7,)], [(-0.1,)], True),
     "elu": ([(0.1,), (0.7,), (1.6732632,), (20.0,), (0.0,)], [(-1.0,)], True),
-    "celu": ([(0.1,), (0.3,), (1.7,), (3.0,), (30.0,), (1000.0,)], [(0.0,), (-1.0,)], False),
-    "softplus": ([(0.1,), (0.3,), (1.7,), (3.0,), (5.0,), (30.0,)], [(0.0,), (-2.0,)], False),
-    "squareplus": ([(0.0,), (0.01,), (1.0,), (3.0,), (10.0,), (500.0,)], [(-4.0,)], False),
+    "celu": (
+        [(0.1,), (0.3,), (1.7,), (3.0,), (30.0,), (1000.0,)],
+        [(0.0,), (-1.0,), (np.inf,)],
+        False,
+    ),
+    "softplus": (
+        [(0.001,), (0.1,), (0.3,), (1.7,), (3.0,), (5.0,), (30.0,)],
+        [(0.0,), (-2.0,), (1e-20,), (np.inf,)],
+        False,
+    ),
+    "squareplus": (
+        [(0.0,), (0.01,), (1.0,), (3.0,), (10.0,), (500.0,)],
+        [(-4.0,), (np.inf,)],
+        False,
+    ),
     "hard_tanh": ([(-2.0, 0.5), (0.0, 6.0), (1.0, 1.0)], [(1.0, -1.0)], False),
     "hard_shrink": ([(0.0,), (0.1,), (3.0,)], [(-0.5,)], False),
     "soft_shrink": ([(0.0,), (0.1,), (3.0,)], [(-0.5,)], False),
@@ -236,6 +249,58 @@ def test_they_stay_ufuncs():
     assert pynn.leaky_relu(own)[0] is pynn.leaky_relu
     for f in (ufunc, pynn.leaky_relu):
         assert pickle.loads(pickle.dumps(f)) is f
+
+
+def test_signatures():
+    """help() and editors see the parameters, where NumPy lets a ufunc have a signature of its own."""
+    if "__signature__" not in getattr(pynn.elu, "__dict__", {}):
+        pytest.skip("ufuncs of this NumPy have no attributes")
+    for name in CASES:
+        row = pynn.ACTIVATIONS[name]
+        for f, operands in ((row.forward, ["x"]), (row.backward, ["dy", row.saves])):
+            known = inspect.signature(f).parameters
+            assert [*known][: len(operands) + len(row.parameters)] == [*operands, *row.parameters]
+            assert {n: known[n].default for n in row.parameters} == row.parameters
+            assert known["out"].kind is inspect.Parameter.KEYWORD_ONLY
+            assert (
+                f.__doc__.startswith(f"{f.__name__}({operands[0]}, ")
+                and "\nNotes" in row.forward.__doc__
+            )
+
+
+@pytest.mark.parametrize("name", ["elu", "celu", "softplus", "squareplus"])
+def test_parameters_of_every_size(name, dtype, isa, rng):
+    """Right, or NaN: from the least subnormal number to infinity, at inputs where the function bends."""
+    if dtype == np.float64 and not oracles.HAS_LONGDOUBLE:
+        pytest.skip("long double is double here")
+    row, formula, wide = pynn.ACTIVATIONS[name], reference.ACTIVATIONS[name], oracles.WIDER[dtype]
+    _, low, high = oracles.FORMAT[dtype]
+    with np.errstate(all="ignore"):
+        given = np.ldexp(rng.uniform(1, 2, 20_000), rng.integers(low, high + 1, 20_000))
+        given = given.astype(dtype)
+    bend = {
+        "elu": 1,
+        "celu": given,
+        "softplus": 1 / given.astype(wide),
+        "squareplus": np.sqrt(given),
+    }
+    with np.errstate(all="ignore"):
+        x = bend[name] * rng.normal(0, 1, given.size) * np.exp2(rng.uniform(-30, 10, given.size))
+        x = np.where(np.arange(given.size) % 3 == 0, rng.normal(0, 9, given.size), x).astype(dtype)
+    dy = rng.uniform(1, 2, given.size).astype(dtype)
+    y = row.forward(x, given)
+    dx = row.backward(dy, y, given)
+    for got, true, bound in (
+        (y, wide_call(formula.forward, x, given), FORWARD[dtype]),
+        (dx, wide_call(formula.backward, dy, y, given), BACKWARD),
+    ):
+        known = np.isfinite(x) & ~np.isnan(y)
+        errors = ulp_errors(got[known], true[known])
+        at = errors.argmax()
+        # results near the least numbers may have twice the error
+        assert errors[at] <= 2 * bound, (x[known][at], given[known][at], got[known][at])
+    usual = (given > 2.0**-49) & (given < 2.0**89) & np.isfinite(x)
+    assert not np.isnan(y[usual]).any() and not np.isnan(dx[usual]).any()
 
 
 @pytest.mark.parametrize("slope", [0.25, -0.5, 0.0])

@@ -1,6 +1,7 @@
 // The activations as NumPy ufuncs, made from the table; softmax as a generalized ufunc. NumPy checks, broadcasts,
 // allocates and drops the GIL; loops hand contiguous memory to the kernels, by way of a small buffer where it is not.
 #include "bindings/bindings.hpp"
+#include "bindings/strided.hpp"
 
 #include <algorithm>
 #include <string>
@@ -8,142 +9,34 @@
 #include <utility>
 #include <vector>
 
-#include "dispatch.hpp"
-#include "memory.hpp"
-#include "parallel.hpp"
 #include "simd/environment.hpp"
 
 namespace pynn {
 namespace {
 
-constexpr npy_intp buffer_length = 512;
+static_assert(std::is_same_v<npy_intp, std::ptrdiff_t>);
 
-// 16-bit types: computed as float32, rounded once.
-struct Float16 {
-    std::uint16_t bits;
-    static void widen(const std::uint16_t *from, float *to, std::size_t n) {
-        active_kernels().from_float16(from, to, n);
-    }
-    static void narrow(const float *from, std::uint16_t *to, std::size_t n) {
-        active_kernels().to_float16(from, to, n);
-    }
-};
-struct BFloat16 {
-    std::uint16_t bits;
-    static void widen(const std::uint16_t *from, float *to, std::size_t n) {
-        active_kernels().from_bfloat16(from, to, n);
-    }
-    static void narrow(const float *from, std::uint16_t *to, std::size_t n) {
-        active_kernels().to_bfloat16(from, to, n);
-    }
-};
-template <class From> constexpr bool is_half = std::is_same_v<From, Float16> || std::is_same_v<From, BFloat16>;
-// The type of results of operands From that are computed as T; parameters are of type T.
-template <class From, class T> using Result = std::conditional_t<is_half<From>, From, T>;
-
-template <class From, class T> void gather(const char *from, npy_intp step, npy_intp n, T *to) {
-    if constexpr (is_half<From>) {
-        std::uint16_t bits[buffer_length];
-        for (npy_intp done = 0; done < n; done += buffer_length) {
-            const npy_intp count = std::min(buffer_length, n - done);
-            const auto *source = reinterpret_cast<const std::uint16_t *>(from + done * step);
-            if (step != sizeof(From)) {
-                for (npy_intp i = 0; i < count; ++i)
-                    bits[i] = *reinterpret_cast<const std::uint16_t *>(from + (done + i) * step);
-                source = bits;
-            }
-            From::widen(source, to + done, static_cast<std::size_t>(count));
-        }
-    } else {
-        for (npy_intp i = 0; i < n; ++i, from += step) to[i] = static_cast<T>(*reinterpret_cast<const From *>(from));
-    }
-}
-template <class To, class T> void scatter(const T *from, npy_intp n, char *to, npy_intp step) {
-    if constexpr (is_half<To>) {
-        std::uint16_t bits[buffer_length];
-        for (npy_intp done = 0; done < n; done += buffer_length) {
-            const npy_intp count = std::min(buffer_length, n - done);
-            const bool direct = step == sizeof(To);
-            To::narrow(from + done, direct ? reinterpret_cast<std::uint16_t *>(to + done * step) : bits,
-                       static_cast<std::size_t>(count));
-            if (direct) continue;
-            for (npy_intp i = 0; i < count; ++i) *reinterpret_cast<std::uint16_t *>(to + (done + i) * step) = bits[i];
-        }
-    } else {
-        for (npy_intp i = 0; i < n; ++i, to += step) *reinterpret_cast<T *>(to) = from[i];
-    }
-}
-
-// What a family of loops takes: inputs, the last of them parameters, then outputs.
-template <int Inputs, int Parameters = 0, int Outputs = 1> struct Elementwise {
-    static constexpr int inputs = Inputs, parameters = Parameters, outputs = Outputs, operands = inputs + outputs;
-    static constexpr bool is_parameter(int j) { return j >= inputs - parameters && j < inputs; }
-    template <class From, class T> static void gather_input(int j, const char *from, npy_intp step, npy_intp n, T *to) {
-        if (is_parameter(j))
-            gather<T>(from, step, n, to);
-        else
-            gather<From>(from, step, n, to);
-    }
-};
-
-// call(inputs, steps of parameters: 0 or 1, outputs, n) for operands of type From, computed as T.
+// One call of NumPy for an elementwise function; call as in strided.hpp.
 template <class Family, class From, class T, class Call>
-void elementwise(char **operands, npy_intp n, const npy_intp *steps, Call call) {
-    constexpr int inputs = Family::inputs, count_of_operands = Family::operands;
+void elementwise_loop(char **operands, npy_intp n, const npy_intp *steps, Call call) {
+    constexpr int inputs = Family::inputs;
+    const bool chained = inputs > 1 && Family::outputs == 1 && n > 1 &&
+                         (steps[inputs] == 0 || operands[0] + steps[0] == operands[inputs]);
+    if (!chained) return elementwise<Family, From, T>(operands, n, steps, call);
+    // reduce and accumulate: each result is an operand of the next one
+    StandardEnvironment environment;
     std::size_t parameter_steps[Parameters::most] = {};
-    bool contiguous = std::is_same_v<From, T>;
-    for (int j = 0; j < count_of_operands; ++j) {
-        const bool is_parameter = Family::is_parameter(j);
-        if (is_parameter) parameter_steps[j - inputs + Family::parameters] = steps[j] != 0;
-        contiguous = contiguous && (steps[j] == sizeof(T) || n == 1 || (is_parameter && steps[j] == 0));
-    }
-    if (inputs > 1 && Family::outputs == 1 && n > 1 &&
-        (steps[inputs] == 0 || operands[0] + steps[0] == operands[inputs])) {
-        // reduce and accumulate: each result is an operand of the next one
-        StandardEnvironment environment;
-        for (npy_intp i = 0; i < n; ++i) {
-            T values[count_of_operands];
-            const T *in[inputs];
-            T *out[] = {values + inputs};
-            for (int j = 0; j < inputs; ++j) {
-                Family::template gather_input<From>(j, operands[j] + i * steps[j], 0, 1, values + j);
-                in[j] = values + j;
-            }
-            call(in, parameter_steps, out, 1);
-            scatter<Result<From, T>>(out[0], 1, operands[inputs] + i * steps[inputs], 0);
-        }
-        return;
-    }
-    parallel_for(static_cast<std::size_t>(n), elementwise_grain, [&](std::size_t begin, std::size_t end) {
+    for (npy_intp i = 0; i < n; ++i) {
+        T values[Family::operands];
         const T *in[inputs];
-        T *out[Family::outputs];
-        if (contiguous) {
-            for (int j = 0; j < count_of_operands; ++j) {
-                T *operand = reinterpret_cast<T *>(operands[j] + static_cast<npy_intp>(begin) * steps[j]);
-                if (j < inputs)
-                    in[j] = operand;
-                else
-                    out[j - inputs] = operand;
-            }
-            call(in, parameter_steps, out, end - begin);
-            return;
+        T *out[] = {values + inputs};
+        for (int j = 0; j < inputs; ++j) {
+            Family::template gather_input<From>(j, operands[j] + i * steps[j], 0, 1, values + j);
+            in[j] = values + j;
         }
-        T buffers[count_of_operands][buffer_length];
-        for (int j = 0; j < count_of_operands; ++j) {
-            if (j < inputs)
-                in[j] = buffers[j];
-            else
-                out[j - inputs] = buffers[j];
-        }
-        for (npy_intp i = static_cast<npy_intp>(begin); i < static_cast<npy_intp>(end); i += buffer_length) {
-            const npy_intp count = std::min<npy_intp>(buffer_length, static_cast<npy_intp>(end) - i);
-            for (int j = 0; j < inputs; ++j)
-                Family::template gather_input<From>(j, operands[j] + i * steps[j], steps[j], count, buffers[j]);
-            call(in, parameter_steps, out, static_cast<std::size_t>(count));
-            for (int j = inputs; j < count_of_operands; ++j)
-                scatter<Result<From, T>>(buffers[j], count, operands[j] + i * steps[j], steps[j]);
-        }
-    });
+        call(in, parameter_steps, out, 1);
+        scatter<Result<From, T>>(out[0], 1, operands[inputs] + i * steps[inputs], 0);
+    }
 }
 
 std::size_t index_of(void *data) { return reinterpret_cast<std::size_t>(data); }
@@ -152,10 +45,9 @@ struct Forward : Elementwise<1> {
     template <class From, class T>
     static void loop(char **operands, const npy_intp *n, const npy_intp *steps, void *data) {
         auto kernel = active_kernels_of<T>().forward[index_of(data)];
-        elementwise<Forward, From, T>(operands, n[0], steps,
-                                      [kernel](const T *const *x, const std::size_t *, T *const *y, std::size_t count) {
-                                          kernel(x[0], y[0], count);
-                                      });
+        elementwise_loop<Forward, From, T>(operands, n[0], steps,
+                                           [kernel](const T *const *x, const std::size_t *, T *const *y,
+                                                    std::size_t count) { kernel(x[0], y[0], count); });
     }
 };
 
@@ -163,9 +55,9 @@ struct Backward : Elementwise<2> {
     template <class From, class T>
     static void loop(char **operands, const npy_intp *n, const npy_intp *steps, void *data) {
         auto kernel = active_kernels_of<T>().backward[index_of(data)];
-        elementwise<Backward, From, T>(operands, n[0], steps,
-                                       [kernel](const T *const *x, const std::size_t *, T *const *y,
-                                                std::size_t count) { kernel(x[0], x[1], y[0], count); });
+        elementwise_loop<Backward, From, T>(operands, n[0], steps,
+                                            [kernel](const T *const *x, const std::size_t *, T *const *y,
+                                                     std::size_t count) { kernel(x[0], x[1], y[0], count); });
     }
 };
 
@@ -173,9 +65,11 @@ template <int Parameters> struct ForwardGiven : Elementwise<1 + Parameters, Para
     template <class From, class T>
     static void loop(char **operands, const npy_intp *n, const npy_intp *steps, void *data) {
         auto kernel = active_kernels_of<T>().forward_given[index_of(data)];
-        elementwise<ForwardGiven, From, T>(operands, n[0], steps,
-                                           [kernel](const T *const *x, const std::size_t *each, T *const *y,
-                                                    std::size_t count) { kernel(x[0], x + 1, each, y[0], count); });
+        elementwise_loop<ForwardGiven, From, T>(
+            operands, n[0], steps,
+            [kernel](const T *const *x, const std::size_t *each, T *const *y, std::size_t count) {
+                kernel(x[0], x + 1, each, y[0], count);
+            });
     }
 };
 
@@ -183,7 +77,7 @@ template <int Parameters> struct BackwardGiven : Elementwise<2 + Parameters, Par
     template <class From, class T>
     static void loop(char **operands, const npy_intp *n, const npy_intp *steps, void *data) {
         auto kernel = active_kernels_of<T>().backward_given[index_of(data)];
-        elementwise<BackwardGiven, From, T>(
+        elementwise_loop<BackwardGiven, From, T>(
             operands, n[0], steps,
             [kernel](const T *const *x, const std::size_t *each, T *const *y, std::size_t count) {
                 kernel(x[0], x[1], x + 2, each, y[0], count);
@@ -194,7 +88,7 @@ template <int Parameters> struct BackwardGiven : Elementwise<2 + Parameters, Par
 struct PReluBackward : Elementwise<3, 1, 2> {
     template <class From, class T> static void loop(char **operands, const npy_intp *n, const npy_intp *steps, void *) {
         auto kernel = active_kernels_of<T>().prelu_backward;
-        elementwise<PReluBackward, From, T>(
+        elementwise_loop<PReluBackward, From, T>(
             operands, n[0], steps,
             [kernel](const T *const *x, const std::size_t *each, T *const *y, std::size_t count) {
                 kernel(x[0], x[1], x[2], each[0], y[0], y[1], count);
@@ -205,58 +99,20 @@ struct PReluBackward : Elementwise<3, 1, 2> {
 struct Fma : Elementwise<3> {
     template <class From, class T> static void loop(char **operands, const npy_intp *n, const npy_intp *steps, void *) {
         auto kernel = active_kernels_of<T>().fused_multiply_add;
-        elementwise<Fma, From, T>(operands, n[0], steps,
-                                  [kernel](const T *const *x, const std::size_t *, T *const *y, std::size_t count) {
-                                      kernel(x[0], x[1], x[2], y[0], count);
-                                  });
+        elementwise_loop<Fma, From, T>(operands, n[0], steps,
+                                       [kernel](const T *const *x, const std::size_t *, T *const *y,
+                                                std::size_t count) { kernel(x[0], x[1], x[2], y[0], count); });
     }
 };
 
-// A generalized ufunc of one output; Row... says for each operand, the output last, whether it is a row or a number.
-template <bool... Row> struct Rowwise {
-    static constexpr int operands = sizeof...(Row), inputs = operands - 1, parameters = 0, outputs = 1;
-    static constexpr bool is_parameter(int) { return false; }
-    static constexpr bool is_row[] = {Row...};
-};
-
-// call(inputs, output, length) for each row
+// One call of NumPy for a generalized ufunc of one output; call as in strided.hpp.
 template <class Family, class From, class T, class Call>
-void rowwise(char **operands, const npy_intp *dimensions, const npy_intp *steps, Call call) {
-    constexpr int count_of_operands = Family::operands, inputs = Family::inputs;
-    const npy_intp rows = dimensions[0], length = dimensions[1];
-    if (rows == 0 || (length == 0 && Family::is_row[inputs])) return;
-    npy_intp lengths[count_of_operands], steps_in_row[count_of_operands];
-    std::size_t offsets[count_of_operands], buffer = 0;
-    bool contiguous = std::is_same_v<From, T>;
-    const npy_intp *next = steps + count_of_operands;
-    for (int j = 0; j < count_of_operands; ++j) {
-        lengths[j] = Family::is_row[j] ? length : 1;
-        steps_in_row[j] = Family::is_row[j] ? *next++ : 0;
-        contiguous = contiguous && (steps_in_row[j] == sizeof(T) || lengths[j] <= 1);
-        offsets[j] = buffer;
-        buffer += static_cast<std::size_t>(lengths[j]);
-    }
+void rowwise_loop(char **operands, const npy_intp *dimensions, const npy_intp *steps, Call call) {
+    npy_intp steps_in_row[Family::operands];
+    const npy_intp *next = steps + Family::operands; // of those that are rows
+    for (int j = 0; j < Family::operands; ++j) steps_in_row[j] = Family::is_row[j] ? *next++ : 0;
     try {
-        const int threads = thread_count();
-        Scratch<T> scratch(contiguous ? 0 : buffer * static_cast<std::size_t>(threads));
-        const std::size_t grain =
-            std::max<std::size_t>(1, elementwise_grain / 4 / static_cast<std::size_t>(std::max<npy_intp>(length, 1)));
-        parallel_for_slots(
-            static_cast<std::size_t>(rows), grain, threads, [&](std::size_t begin, std::size_t end, int slot) {
-                T *own = contiguous ? nullptr : scratch.get() + buffer * static_cast<std::size_t>(slot);
-                for (npy_intp row = static_cast<npy_intp>(begin); row < static_cast<npy_intp>(end); ++row) {
-                    const T *in[inputs];
-                    for (int j = 0; j < inputs; ++j) {
-                        const char *input = operands[j] + row * steps[j];
-                        in[j] = contiguous ? reinterpret_cast<const T *>(input) : own + offsets[j];
-                        if (!contiguous) gather<From>(input, steps_in_row[j], lengths[j], own + offsets[j]);
-                    }
-                    char *output = operands[inputs] + row * steps[inputs];
-                    T *result = contiguous ? reinterpret_cast<T *>(output) : own + offsets[inputs];
-                    call(in, result, static_cast<std::size_t>(length));
-                    if (!contiguous) scatter<Result<From, T>>(result, lengths[inputs], output, steps_in_row[inputs]);
-                }
-            });
+        rowwise<Family, From, T>(operands, dimensions[0], dimensions[1], steps, steps_in_row, call);
     } catch (const std::bad_alloc &) {
         PyGILState_STATE state = PyGILState_Ensure();
         PyErr_NoMemory();
@@ -270,7 +126,7 @@ void rowwise(char **operands, const npy_intp *dimensions, const npy_intp *steps,
         template <class From, class T>                                                                                 \
         static void loop(char **operands, const npy_intp *n, const npy_intp *steps, void *) {                          \
             auto kernel = active_kernels_of<T>().kernel_name;                                                          \
-            rowwise<Family, From, T>(operands, n, steps, [kernel](const T *const *x, T *y, std::size_t length) {       \
+            rowwise_loop<Family, From, T>(operands, n, steps, [kernel](const T *const *x, T *y, std::size_t length) {  \
                 kernel(__VA_ARGS__, y, length);                                                                        \
             });                                                                                                        \
         }                                                                                                              \
@@ -466,15 +322,27 @@ PyObject *call_with_parameters(const WithParameters &full, PyObject *const *valu
     return PyObject_Vectorcall(full.ufunc, given.data(), all, others.empty() ? nullptr : rest.ptr());
 }
 
+// Only where no code of the caller's runs in the call, whose own arrays would lie in such memory too: all operands are
+// plain arrays and numbers.
 bool makes_large_results(const PyUFuncObject *ufunc, PyObject *const *values, std::size_t positional,
                          PyObject *keywords) {
-    bool large = false;
-    for (std::size_t j = 0; j < positional; ++j)
+    const auto plain = [](PyObject *value) {
+        return PyArray_CheckExact(value) || PyFloat_CheckExact(value) || PyLong_CheckExact(value) ||
+               PyBool_Check(value) || PyArray_IsScalar(value, Generic);
+    };
+    const auto named = [&](Py_ssize_t k, const char *name) {
+        return PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(keywords, k), name) == 0;
+    };
+    bool large = false, all_plain = positional <= static_cast<std::size_t>(ufunc->nin);
+    for (std::size_t j = 0; j < positional; ++j) {
+        all_plain = all_plain && plain(values[j]);
         large = large || (PyArray_Check(values[j]) &&
                           PyArray_NBYTES(reinterpret_cast<PyArrayObject *>(values[j])) >= least_reused);
-    if (!large || positional > static_cast<std::size_t>(ufunc->nin)) return false;
+    }
+    if (!large || !all_plain) return false;
     for (Py_ssize_t k = 0; keywords != nullptr && k < PyTuple_GET_SIZE(keywords); ++k)
-        if (PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(keywords, k), "out") == 0) return false;
+        if (named(k, "out") || (named(k, "where") && !plain(values[positional + static_cast<std::size_t>(k)])))
+            return false;
     return true;
 }
 

@@ -2,6 +2,7 @@
 // and call it; they know no Python and may run on any thread.
 #include "bindings/bindings.hpp"
 #include "bindings/distribution_rows.hpp"
+#include "bindings/strided.hpp"
 
 #include <algorithm>
 #include <cstring>
@@ -11,9 +12,6 @@
 #include <utility>
 
 #include "affine.hpp"
-#include "dispatch.hpp"
-#include "memory.hpp"
-#include "parallel.hpp"
 #include "pynn.h"
 #include "simd/environment.hpp"
 
@@ -42,40 +40,18 @@ template <class F> int guarded(int threads, bool good, F f) noexcept {
 
 // ---- Elementwise ----
 
-constexpr std::size_t buffer_length = 512;
+// Steps are the caller's in elements, strided.hpp's in bytes. A wild one, where one element or none makes it unused,
+// must not overflow.
+template <class T> std::ptrdiff_t in_bytes(std::ptrdiff_t step) {
+    return static_cast<std::ptrdiff_t>(static_cast<std::size_t>(step) * sizeof(T));
+}
+template <class T> char *bytes_of(const T *data) { return reinterpret_cast<char *>(const_cast<T *>(data)); }
 
 template <class T> void gather(const T *from, std::ptrdiff_t step, std::size_t n, T *to) {
-    for (std::size_t i = 0; i < n; ++i, from += step) to[i] = *from;
+    pynn::gather<T>(bytes_of(from), in_bytes<T>(step), static_cast<std::ptrdiff_t>(n), to);
 }
 template <class T> void scatter(const T *from, std::size_t n, T *to, std::ptrdiff_t step) {
-    for (std::size_t i = 0; i < n; ++i, to += step) *to = from[i];
-}
-
-// call(inputs, output, n) for contiguous parts.
-template <std::size_t Inputs, class T, class Call>
-void elementwise(std::size_t n, std::array<const T *, Inputs> x, std::array<std::ptrdiff_t, Inputs> x_steps, T *y,
-                 std::ptrdiff_t y_step, Call call) {
-    bool contiguous = y_step == 1;
-    for (std::ptrdiff_t step : x_steps) contiguous = contiguous && step == 1;
-    parallel_for(n, elementwise_grain, [&](std::size_t begin, std::size_t end) {
-        std::array<const T *, Inputs> inputs;
-        if (contiguous) {
-            for (std::size_t j = 0; j < Inputs; ++j) inputs[j] = x[j] + begin;
-            call(inputs, y + begin, end - begin);
-            return;
-        }
-        T buffers[Inputs + 1][buffer_length];
-        for (std::size_t i = begin; i < end; i += buffer_length) {
-            const std::size_t count = std::min(buffer_length, end - i);
-            const std::ptrdiff_t at = static_cast<std::ptrdiff_t>(i);
-            for (std::size_t j = 0; j < Inputs; ++j) {
-                gather(x[j] + at * x_steps[j], x_steps[j], count, buffers[j]);
-                inputs[j] = buffers[j];
-            }
-            call(inputs, buffers[Inputs], count);
-            scatter(buffers[Inputs], count, y + at * y_step, y_step);
-        }
-    });
+    pynn::scatter<T>(from, static_cast<std::ptrdiff_t>(n), bytes_of(to), in_bytes<T>(step));
 }
 
 template <std::size_t Index, class T>
@@ -83,8 +59,11 @@ int forward(std::size_t n, const T *x, std::ptrdiff_t x_step, T *y, std::ptrdiff
     const bool good = n == 0 || (x != nullptr && y != nullptr && (y_step != 0 || n == 1));
     return guarded(threads, good, [&] {
         const auto kernel = active_kernels_of<T>().forward[Index];
-        elementwise<1, T>(n, {x}, {x_step}, y, y_step,
-                          [&](const auto &inputs, T *to, std::size_t count) { kernel(inputs[0], to, count); });
+        char *const operands[] = {bytes_of(x), bytes_of(y)};
+        const std::ptrdiff_t steps[] = {in_bytes<T>(x_step), in_bytes<T>(y_step)};
+        elementwise<Elementwise<1>, T, T>(operands, static_cast<std::ptrdiff_t>(n), steps,
+                                          [&](const T *const *in, const std::size_t *, T *const *out,
+                                              std::size_t count) { kernel(in[0], out[0], count); });
         return PYNN_OK;
     });
 }
@@ -95,9 +74,11 @@ int backward(std::size_t n, const T *dy, std::ptrdiff_t dy_step, const T *saved,
     const bool good = n == 0 || (dy != nullptr && saved != nullptr && dx != nullptr && (dx_step != 0 || n == 1));
     return guarded(threads, good, [&] {
         const auto kernel = active_kernels_of<T>().backward[Index];
-        elementwise<2, T>(
-            n, {dy, saved}, {dy_step, saved_step}, dx, dx_step,
-            [&](const auto &inputs, T *to, std::size_t count) { kernel(inputs[0], inputs[1], to, count); });
+        char *const operands[] = {bytes_of(dy), bytes_of(saved), bytes_of(dx)};
+        const std::ptrdiff_t steps[] = {in_bytes<T>(dy_step), in_bytes<T>(saved_step), in_bytes<T>(dx_step)};
+        elementwise<Elementwise<2>, T, T>(operands, static_cast<std::ptrdiff_t>(n), steps,
+                                          [&](const T *const *in, const std::size_t *, T *const *out,
+                                              std::size_t count) { kernel(in[0], in[1], out[0], count); });
         return PYNN_OK;
     });
 }
@@ -140,7 +121,7 @@ int fill(std::size_t n, T *out, std::ptrdiff_t step, std::uint64_t key, std::uin
             if (step == 1) return kernel(out + begin, key, start + begin, end - begin, constants);
             T buffer[buffer_length];
             for (std::size_t i = begin; i < end; i += buffer_length) {
-                const std::size_t length = std::min(buffer_length, end - i);
+                const std::size_t length = std::min<std::size_t>(buffer_length, end - i);
                 kernel(buffer, key, start + i, length, constants);
                 scatter(buffer, length, out + static_cast<std::ptrdiff_t>(i) * step, step);
             }
@@ -255,51 +236,41 @@ int affine_gradients(std::size_t m, std::size_t n, std::size_t k, Input<T> dy, I
     });
 }
 
-// call(inputs, output, columns) for each row.
-template <std::size_t Inputs, class T, class Call>
-int rowwise(std::size_t rows, std::size_t columns, std::array<Input<T>, Inputs> x, Output<T> y, int threads,
+// call(inputs, output, columns) for each row, of a family whose operands are all rows.
+template <class Family, class T, class Call>
+int rows_of(std::size_t rows, std::size_t columns, std::array<Input<T>, Family::inputs> x, Output<T> y, int threads,
             Call call) noexcept {
     bool good = given(rows, columns, y);
     for (const Input<T> &input : x) good = good && given(rows, columns, input);
-    if (rows == 0 || columns == 0) rows = columns = 0;
     return guarded(threads, good, [&] {
-        bool contiguous = y.column == 1 || columns == 1;
-        for (const Input<T> &input : x) contiguous = contiguous && (input.column == 1 || columns == 1);
-        const int workers = thread_count();
-        const std::size_t own = contiguous ? 0 : Readable<T>::count_of(columns, Inputs + 1);
-        Scratch<T> buffers(Readable<T>::count_of(own, static_cast<std::size_t>(workers)));
-        const std::size_t grain = std::max<std::size_t>(1, elementwise_grain / 4 / std::max<std::size_t>(1, columns));
-        parallel_for_slots(rows, grain, workers, [&](std::size_t begin, std::size_t end, int slot) {
-            T *buffer = buffers.get() + own * static_cast<std::size_t>(slot);
-            for (std::ptrdiff_t i = static_cast<std::ptrdiff_t>(begin); i < static_cast<std::ptrdiff_t>(end); ++i) {
-                std::array<const T *, Inputs> inputs;
-                for (std::size_t j = 0; j < Inputs; ++j) {
-                    inputs[j] = x[j].data + i * x[j].row;
-                    if (contiguous) continue;
-                    gather(inputs[j], x[j].column, columns, buffer + j * columns);
-                    inputs[j] = buffer + j * columns;
-                }
-                T *to = y.data + i * y.row;
-                call(inputs, contiguous ? to : buffer + Inputs * columns, columns);
-                if (!contiguous) scatter(buffer + Inputs * columns, columns, to, y.column);
-            }
-        });
+        char *operands[Family::operands];
+        std::ptrdiff_t steps[Family::operands], steps_in_row[Family::operands];
+        const auto add = [&](std::size_t j, const auto &matrix) {
+            operands[j] = bytes_of(matrix.data);
+            steps[j] = in_bytes<T>(matrix.row);
+            steps_in_row[j] = in_bytes<T>(matrix.column);
+        };
+        for (std::size_t j = 0; j < x.size(); ++j) add(j, x[j]);
+        add(x.size(), y);
+        rowwise<Family, T, T>(operands, static_cast<std::ptrdiff_t>(rows), static_cast<std::ptrdiff_t>(columns), steps,
+                              steps_in_row, call);
         return PYNN_OK;
     });
 }
 
 template <class T> int softmax(std::size_t rows, std::size_t columns, Input<T> x, Output<T> y, int threads) noexcept {
     const auto kernel = active_kernels_of<T>().softmax;
-    return rowwise<1, T>(rows, columns, {x}, y, threads,
-                         [&](const auto &inputs, T *to, std::size_t n) { kernel(inputs[0], to, n); });
+    return rows_of<Rowwise<true, true>, T>(rows, columns, {x}, y, threads,
+                                           [&](const T *const *in, T *to, std::size_t n) { kernel(in[0], to, n); });
 }
 
 template <class T>
 int softmax_gradient(std::size_t rows, std::size_t columns, Input<T> dy, Input<T> y, Output<T> dx,
                      int threads) noexcept {
     const auto kernel = active_kernels_of<T>().softmax_backward;
-    return rowwise<2, T>(rows, columns, {dy, y}, dx, threads,
-                         [&](const auto &inputs, T *to, std::size_t n) { kernel(inputs[0], inputs[1], to, n); });
+    return rows_of<Rowwise<true, true, true>, T>(
+        rows, columns, {dy, y}, dx, threads,
+        [&](const T *const *in, T *to, std::size_t n) { kernel(in[0], in[1], to, n); });
 }
 
 // ---- The table ----

@@ -35,6 +35,13 @@ PyDataMem_Handler handler = {"pynn", 1, {nullptr, allocate, allocate_zeros, real
 
 ReusedMemory::ReusedMemory(bool wanted) : callers_(nullptr) {
     if (!wanted) return;
+    PyObject *in_use = PyDataMem_GetHandler();
+    const bool callers_own = in_use != PyDataMem_DefaultHandler;
+    Py_XDECREF(in_use);
+    if (callers_own) { // who has chosen where arrays lie gets them there
+        PyErr_Clear();
+        return;
+    }
     static PyObject *const own = PyCapsule_New(&handler, "mem_handler", nullptr); // arrays refer to it for ever
     callers_ = own == nullptr ? nullptr : PyDataMem_SetHandler(own);
     if (callers_ == nullptr) PyErr_Clear(); // then NumPy's own memory serves

@@ -1,0 +1,177 @@
+// Operands of any type and strides, brought to the kernels in contiguous parts: what NumPy's loops and the C interface
+// share. Steps are in bytes.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include "activations.hpp"
+#include "dispatch.hpp"
+#include "memory.hpp"
+#include "parallel.hpp"
+
+namespace pynn {
+
+inline constexpr std::ptrdiff_t buffer_length = 512;
+
+// 16-bit types: computed as float32, rounded once.
+struct Float16 {
+    std::uint16_t bits;
+    static void widen(const std::uint16_t *from, float *to, std::size_t n) {
+        active_kernels().from_float16(from, to, n);
+    }
+    static void narrow(const float *from, std::uint16_t *to, std::size_t n) {
+        active_kernels().to_float16(from, to, n);
+    }
+};
+struct BFloat16 {
+    std::uint16_t bits;
+    static void widen(const std::uint16_t *from, float *to, std::size_t n) {
+        active_kernels().from_bfloat16(from, to, n);
+    }
+    static void narrow(const float *from, std::uint16_t *to, std::size_t n) {
+        active_kernels().to_bfloat16(from, to, n);
+    }
+};
+template <class From> constexpr bool is_half = std::is_same_v<From, Float16> || std::is_same_v<From, BFloat16>;
+// The type of results of operands From that are computed as T; parameters are of type T.
+template <class From, class T> using Result = std::conditional_t<is_half<From>, From, T>;
+
+template <class From, class T> void gather(const char *from, std::ptrdiff_t step, std::ptrdiff_t n, T *to) {
+    if constexpr (is_half<From>) {
+        std::uint16_t bits[buffer_length];
+        for (std::ptrdiff_t done = 0; done < n; done += buffer_length) {
+            const std::ptrdiff_t count = std::min(buffer_length, n - done);
+            const auto *source = reinterpret_cast<const std::uint16_t *>(from + done * step);
+            if (step != sizeof(From)) {
+                for (std::ptrdiff_t i = 0; i < count; ++i)
+                    bits[i] = *reinterpret_cast<const std::uint16_t *>(from + (done + i) * step);
+                source = bits;
+            }
+            From::widen(source, to + done, static_cast<std::size_t>(count));
+        }
+    } else {
+        for (std::ptrdiff_t i = 0; i < n; ++i, from += step)
+            to[i] = static_cast<T>(*reinterpret_cast<const From *>(from));
+    }
+}
+template <class To, class T> void scatter(const T *from, std::ptrdiff_t n, char *to, std::ptrdiff_t step) {
+    if constexpr (is_half<To>) {
+        std::uint16_t bits[buffer_length];
+        for (std::ptrdiff_t done = 0; done < n; done += buffer_length) {
+            const std::ptrdiff_t count = std::min(buffer_length, n - done);
+            const bool direct = step == sizeof(To);
+            To::narrow(from + done, direct ? reinterpret_cast<std::uint16_t *>(to + done * step) : bits,
+                       static_cast<std::size_t>(count));
+            if (direct) continue;
+            for (std::ptrdiff_t i = 0; i < count; ++i)
+                *reinterpret_cast<std::uint16_t *>(to + (done + i) * step) = bits[i];
+        }
+    } else {
+        for (std::ptrdiff_t i = 0; i < n; ++i, to += step) *reinterpret_cast<T *>(to) = from[i];
+    }
+}
+
+// What a family of elementwise functions takes: inputs, the last of them parameters, then outputs.
+template <int Inputs, int Parameters = 0, int Outputs = 1> struct Elementwise {
+    static constexpr int inputs = Inputs, parameters = Parameters, outputs = Outputs, operands = inputs + outputs;
+    static constexpr bool is_parameter(int j) { return j >= inputs - parameters && j < inputs; }
+    template <class From, class T>
+    static void gather_input(int j, const char *from, std::ptrdiff_t step, std::ptrdiff_t n, T *to) {
+        if (is_parameter(j))
+            gather<T>(from, step, n, to);
+        else
+            gather<From>(from, step, n, to);
+    }
+};
+
+// call(inputs, steps of parameters: 0 or 1, outputs, n) for operands of type From, computed as T.
+template <class Family, class From, class T, class Call>
+void elementwise(char *const *operands, std::ptrdiff_t n, const std::ptrdiff_t *steps, Call call) {
+    constexpr int inputs = Family::inputs, count_of_operands = Family::operands;
+    std::size_t parameter_steps[Parameters::most] = {};
+    bool contiguous = std::is_same_v<From, T>;
+    for (int j = 0; j < count_of_operands; ++j) {
+        const bool is_parameter = Family::is_parameter(j);
+        if (is_parameter) parameter_steps[j - inputs + Family::parameters] = steps[j] != 0;
+        contiguous = contiguous && (steps[j] == sizeof(T) || n == 1 || (is_parameter && steps[j] == 0));
+    }
+    parallel_for(static_cast<std::size_t>(n), elementwise_grain, [&](std::size_t begin, std::size_t end) {
+        const T *in[inputs];
+        T *out[Family::outputs];
+        if (contiguous) {
+            for (int j = 0; j < count_of_operands; ++j) {
+                T *operand = reinterpret_cast<T *>(operands[j] + static_cast<std::ptrdiff_t>(begin) * steps[j]);
+                if (j < inputs)
+                    in[j] = operand;
+                else
+                    out[j - inputs] = operand;
+            }
+            call(in, parameter_steps, out, end - begin);
+            return;
+        }
+        T buffers[count_of_operands][buffer_length];
+        for (int j = 0; j < count_of_operands; ++j) {
+            if (j < inputs)
+                in[j] = buffers[j];
+            else
+                out[j - inputs] = buffers[j];
+        }
+        for (auto i = static_cast<std::ptrdiff_t>(begin); i < static_cast<std::ptrdiff_t>(end); i += buffer_length) {
+            const std::ptrdiff_t count = std::min(buffer_length, static_cast<std::ptrdiff_t>(end) - i);
+            for (int j = 0; j < inputs; ++j)
+                Family::template gather_input<From>(j, operands[j] + i * steps[j], steps[j], count, buffers[j]);
+            call(in, parameter_steps, out, static_cast<std::size_t>(count));
+            for (int j = inputs; j < count_of_operands; ++j)
+                scatter<Result<From, T>>(buffers[j], count, operands[j] + i * steps[j], steps[j]);
+        }
+    });
+}
+
+// A family of functions of rows, of one output; Row... says for each operand, the output last, whether it is a row or a
+// number.
+template <bool... Row> struct Rowwise {
+    static constexpr int operands = sizeof...(Row), inputs = operands - 1, parameters = 0, outputs = 1;
+    static constexpr bool is_parameter(int) { return false; }
+    static constexpr bool is_row[] = {Row...};
+};
+
+// call(inputs, output, length) for each row; steps from row to row, and within one. Throws std::bad_alloc.
+template <class Family, class From, class T, class Call>
+void rowwise(char *const *operands, std::ptrdiff_t rows, std::ptrdiff_t length, const std::ptrdiff_t *steps,
+             const std::ptrdiff_t *steps_in_row, Call call) {
+    constexpr int count_of_operands = Family::operands, inputs = Family::inputs;
+    if (rows == 0 || (length == 0 && Family::is_row[inputs])) return;
+    std::ptrdiff_t lengths[count_of_operands];
+    bool contiguous = std::is_same_v<From, T>;
+    for (int j = 0; j < count_of_operands; ++j) {
+        lengths[j] = Family::is_row[j] ? length : 1;
+        contiguous = contiguous && (steps_in_row[j] == sizeof(T) || lengths[j] <= 1);
+    }
+    const std::size_t longest = static_cast<std::size_t>(std::max<std::ptrdiff_t>(length, 1));
+    const std::size_t buffer = contiguous ? 0 : detail::bytes_of(longest, count_of_operands);
+    const int threads = thread_count();
+    Scratch<T> scratch(detail::bytes_of(buffer, static_cast<std::size_t>(threads)));
+    const std::size_t grain = std::max<std::size_t>(1, elementwise_grain / 4 / longest);
+    parallel_for_slots(
+        static_cast<std::size_t>(rows), grain, threads, [&](std::size_t begin, std::size_t end, int slot) {
+            T *own = contiguous ? nullptr : scratch.get() + buffer * static_cast<std::size_t>(slot);
+            for (auto row = static_cast<std::ptrdiff_t>(begin); row < static_cast<std::ptrdiff_t>(end); ++row) {
+                const T *in[inputs];
+                for (int j = 0; j < inputs; ++j) {
+                    const char *input = operands[j] + row * steps[j];
+                    T *place = contiguous ? nullptr : own + longest * static_cast<std::size_t>(j);
+                    in[j] = contiguous ? reinterpret_cast<const T *>(input) : place;
+                    if (!contiguous) gather<From>(input, steps_in_row[j], lengths[j], place);
+                }
+                char *output = operands[inputs] + row * steps[inputs];
+                T *result = contiguous ? reinterpret_cast<T *>(output) : own + longest * inputs;
+                call(in, result, static_cast<std::size_t>(length));
+                if (!contiguous) scatter<Result<From, T>>(result, lengths[inputs], output, steps_in_row[inputs]);
+            }
+        });
+}
+
+} // namespace pynn
