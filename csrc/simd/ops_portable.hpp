@@ -29,8 +29,9 @@ PYNN_INLINE vec<double> fma(vec<double> a, vec<double> b, vec<double> c) { retur
 using half_float = vector_type<float, PYNN_VECTOR_BYTES / 2>::type;
 
 // The product of two floats is exact in double. Rounding the sum twice, to double and to float, goes wrong only
-// where the double lies half way between two floats or the result is subnormal; there the double is rounded to odd.
-PYNN_INLINE vec<double> round_sum_to_odd(vec<double> p, vec<double> c) {
+// where the double lies half way between two floats or the result is subnormal; there the double is rounded to odd. Rare,
+// and a function of its own: in line at every fma it was half of this instruction set's code.
+__attribute__((noinline, cold)) vec<double> round_sum_to_odd(vec<double> p, vec<double> c) {
     vec<double> s = p + c;
     vec<double> t = s - p;
     vec<double> error = (p - (s - t)) + (c - t);
@@ -96,7 +97,7 @@ inline uint128 shift_right_sticky(uint128 x, int n) {
 }
 
 // Correctly rounded in integers; every case, subnormals and overflow included.
-inline double fma_integer(double a, double b, double c) {
+__attribute__((noinline)) double fma_integer(double a, double b, double c) {
     const bool product_finite = a - a == 0.0 && b - b == 0.0, addend_finite = c - c == 0.0;
     if (product_finite && !addend_finite) return c;
     if (!product_finite || a == 0.0 || b == 0.0) return a * b + c;
