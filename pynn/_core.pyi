@@ -127,6 +127,7 @@ def update(
     clip_value: float | None = None,
     clip_norm: float | None = None,
 ) -> None: ...
+def empty(shape: Any, dtype: Any) -> _Array: ...
 def network_gradient(
     params: dict[str, _Array],
     keys: tuple[str, ...],

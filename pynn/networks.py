@@ -347,7 +347,7 @@ class MultiLayerNet:
         save(path, self.state_dict())
 
     def load(self, path: str | os.PathLike[str]) -> None:
-        """Take over what `save` wrote, of a network of the same shape, in place."""
+        """Take over what `save` wrote, of a network of the same shape, in place; else a ValueError."""
         self.load_state_dict(load(path)[0])
 
 
@@ -489,7 +489,7 @@ class Sequential:
         save(path, self.state_dict())
 
     def load(self, path: str | os.PathLike[str]) -> None:
-        """Take over what `save` wrote, of a network of the same shape, in place."""
+        """Take over what `save` wrote, of a network of the same shape, in place; else a ValueError."""
         self.load_state_dict(load(path)[0])
 
 

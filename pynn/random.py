@@ -31,7 +31,7 @@ from ._checks import (
     shard_bounds,
     writable,
 )
-from ._core import next_bits, philox4x32, seed_key
+from ._core import empty, next_bits, philox4x32, seed_key
 
 __all__ = ["Philox4x32", "key", "normal", "philox4x32", "truncated_normal", "uniform"]
 
@@ -363,7 +363,7 @@ def place(shape: Shape | None, dtype: npt.DTypeLike, out: Any, shard: Shard | No
         first = sum(start * stride for (start, _), stride in zip(bounds, strides, strict=True))
     if array is None:
         try:
-            out = np.empty(part, dtype)
+            out = empty(part, dtype)
         except ValueError as error:  # too many axes, or more bytes than an address has
             raise ValueError(
                 f"shape must be one that NumPy can make; got {part}: {error}"

@@ -94,6 +94,7 @@ void bind_activations(py::module_ &module);
 void bind_affine(py::module_ &module);
 void bind_capi(py::module_ &module);
 void bind_losses(py::module_ &module);
+void bind_memory(py::module_ &module);
 void bind_network(py::module_ &module);
 void bind_normalizations(py::module_ &module);
 void bind_optimizers(py::module_ &module);

@@ -161,6 +161,7 @@ PYBIND11_MODULE(_core, module) {
         pynn::choose_isa();
     } catch (const std::invalid_argument &error) { throw pybind11::import_error(error.what()); }
     module.doc() = "pynn's compiled core; use it through the package pynn.";
+    pynn::bind_memory(module);
     pynn::bind_runtime(module);
     pynn::bind_activations(module);
     pynn::bind_affine(module);

@@ -107,6 +107,7 @@ py::object state_for(PyObject *key, py::handle dictionary, PyArrayObject *parame
     PyObject *found = PyDict_GetItemWithError(dictionary.ptr(), key);
     if (found == nullptr) {
         if (PyErr_Occurred() != nullptr) throw py::error_already_set();
+        const ReusedMemory reused(PyArray_NBYTES(parameter) >= least_reused); // aligned, above all
         py::object zeros = owned(PyArray_NewLikeArray(parameter, NPY_KEEPORDER, nullptr, 0));
         std::memset(PyArray_DATA(as_array(zeros)), 0, static_cast<std::size_t>(PyArray_NBYTES(as_array(zeros))));
         return zeros;
