@@ -698,15 +698,18 @@ def step():
     optimizer.update(net.params, net.gradient(x, t))
 for _ in range(20): step()
 gc.disable()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(100): step()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(100): step()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(min(faults() for _ in range(3)))
 """
 
 
 @pytest.mark.parametrize("extras", [[], ["extras"]], ids=["plain", "batchnorm and dropout"])
 def test_no_new_memory_in_steady_state(extras, run, tmp_path):
-    """No page faults in 100 steps of a network with 7 MB of parameters."""
+    """No page faults in 100 steps of a network with 7 MB of parameters: one of three such runs, as Python's own heap may
+    grow by a page once."""
     pytest.importorskip("resource")
     process = run("-c", FAULTS, *extras, cwd=tmp_path)
     assert process.returncode == 0, process.stderr
