@@ -393,6 +393,7 @@ struct gelu {
 };
 
 struct gelu_tanh {
+    static constexpr bool long_backward = true; // so many values in it that three vectors' do not fit the registers
     // z = x (A + B x^2), w = x dz/dx = z + 2 x (B x^2)
     static constexpr double A = 2 * 0.7978845608028654, B = 0x1.2444f2a4d8b4bp-4, B_low = 0x1.8c95337d724e0p-62;
     template <class V> static constexpr element<V> limit = sizeof(element<V>) == 4 ? 11.73f : 21.85;

@@ -27,7 +27,8 @@ template <class A, class T> void forward_loop(const T *x, T *y, std::size_t n) {
     map<many_vectors<T>>(n, y, ForwardOf<A>(), x);
 }
 template <class A, class T> void backward_loop(const T *dy, const T *saved, T *dx, std::size_t n) {
-    map<some_vectors<T>>(n, dx, BackwardOf<A>(), dy, saved);
+    constexpr std::size_t count = requires { A::long_backward; } ? 2 : some_vectors<T>;
+    map<count>(n, dx, BackwardOf<A>(), dy, saved);
 }
 
 // Parameters of a call: each one number (step 0) or one per element.

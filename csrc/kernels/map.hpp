@@ -21,6 +21,11 @@ template <class V> PYNN_INLINE void store_up_to(element<V> *p, V v, std::size_t 
         store(p, v);
 }
 
+template <class F, class V, std::size_t inputs, std::size_t... I>
+PYNN_INLINE V call(F f, const V (&in)[inputs], std::index_sequence<I...>) {
+    return f(in[I]...);
+}
+
 // result = f(operands), `count` vectors at once; result may be one of the operands.
 template <std::size_t count, class T, class F, class... Operands>
 PYNN_INLINE void map(std::size_t n, T *result, F f, const Operands *...operands) {
@@ -28,9 +33,14 @@ PYNN_INLINE void map(std::size_t n, T *result, F f, const Operands *...operands)
     constexpr std::size_t lanes = width<T>;
     std::size_t i = 0;
     for (; i + count * lanes <= n; i += count * lanes) {
-        V v[count];
-        for (std::size_t j = 0; j < count; ++j) v[j] = f(load<V>(operands + i + j * lanes)...);
-        for (std::size_t j = 0; j < count; ++j) store(result + i + j * lanes, v[j]);
+        V in[count][sizeof...(operands)], out[count]; // loaded first, or GCC 12 keeps less in registers
+        for (std::size_t j = 0; j < count; ++j) {
+            std::size_t k = 0;
+            ((in[j][k++] = load<V>(operands + i + j * lanes)), ...);
+        }
+        for (std::size_t j = 0; j < count; ++j)
+            out[j] = call(f, in[j], std::make_index_sequence<sizeof...(operands)>());
+        for (std::size_t j = 0; j < count; ++j) store(result + i + j * lanes, out[j]);
     }
     for (; i < n; i += lanes) store_up_to(result + i, f(load_up_to<V>(operands + i, n - i)...), n - i);
 }
