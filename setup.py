@@ -25,9 +25,12 @@ def stale(obj: str, src: str) -> bool:
     return os.path.getmtime(obj) <= max(map(os.path.getmtime, [src, *HEADERS, "setup.py"]))
 
 
-def is_gcc(compiler: str) -> bool:
-    """Whether a compiler calls itself so; one under that name may be clang."""
-    about = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False)
+def is_gcc(command: list[str]) -> bool:
+    """Whether a compiler says so itself; one of that name may be clang."""
+    try:
+        about = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False)
+    except OSError:  # the build will say what is missing
+        return False
     return "Free Software Foundation" in about.stdout
 
 
@@ -38,7 +41,7 @@ class BuildExtension(build_ext):
         if self.compiler.compiler_type == "msvc":
             self.compiler.initialize()
             self.compiler.cc = "clang-cl"
-        elif is_gcc(self.compiler.compiler_so[0]):
+        elif is_gcc(self.compiler.compiler_so):
             for extension in self.extensions:
                 extension.extra_compile_args += GCC_FLAGS.split()
         super().build_extensions()
