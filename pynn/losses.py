@@ -161,9 +161,9 @@ def mean_squared_error(y: npt.ArrayLike, t: npt.ArrayLike) -> float:
     >>> pynn.losses.mean_squared_error(np.array([1.0, 2.0]), np.array([1.0, 4.0]))
     2.0
     """
-    if _size(y) == 0:
+    if np.size(y) == 0:
         raise ValueError(f"y must have elements to have a mean loss; got shape {np.shape(y)}")
-    return 2 * _sum("half_squared_error", y, t) / _size(y)
+    return 2 * _sum("half_squared_error", y, t) / np.size(y)
 
 
 def binary_cross_entropy(y: npt.ArrayLike, t: npt.ArrayLike) -> float:
@@ -197,7 +197,7 @@ def binary_cross_entropy(y: npt.ArrayLike, t: npt.ArrayLike) -> float:
     >>> round(pynn.losses.binary_cross_entropy(np.array([0.5, 0.5]), np.array([0, 1])), 4)
     0.6931
     """
-    return _sum("binary_cross_entropy", y, t, _DELTA) / _size(y)
+    return _sum("binary_cross_entropy", y, t, _DELTA) / np.size(y)
 
 
 def huber(y: npt.ArrayLike, t: npt.ArrayLike, delta: float = 1.0) -> float:
@@ -233,11 +233,7 @@ def huber(y: npt.ArrayLike, t: npt.ArrayLike, delta: float = 1.0) -> float:
     """
     if number("delta", delta) <= 0:
         raise ValueError(f"delta must be positive; got {delta!r}")
-    return _sum("huber", y, t, float(delta)) / _size(y)
-
-
-def _size(y: npt.ArrayLike) -> int:
-    return np.size(y)
+    return _sum("huber", y, t, float(delta)) / np.size(y)
 
 
 def _sum(name: str, y: npt.ArrayLike, t: npt.ArrayLike, parameter: float = 0.0) -> float:

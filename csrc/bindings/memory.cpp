@@ -29,21 +29,26 @@ void *reallocate(void *, void *memory, std::size_t bytes) noexcept {
 
 void release(void *, void *memory, std::size_t) noexcept { detail::give_back_scratch(memory); }
 
+// Takes the reference to descr.
+py::object make_array(int dimensions, const npy_intp *shape, PyArray_Descr *descr) {
+    npy_intp bytes = PyDataType_ELSIZE(descr);
+    bool fits = true;
+    for (int i = 0; i < dimensions; ++i) fits = !__builtin_mul_overflow(bytes, shape[i], &bytes) && fits;
+    const ReusedMemory reused(fits && bytes >= least_reused);
+    return owned(PyArray_Empty(dimensions, shape, descr, 0));
+}
+
 // numpy.empty, in such memory where that is large
 py::object empty(py::object shape, py::object dtype) {
     PyArray_Descr *descr = nullptr;
     if (PyArray_DescrConverter(dtype.ptr(), &descr) == NPY_FAIL) throw py::error_already_set();
-    const py::object held = owned(descr);
+    py::object held = owned(descr);
     struct Dims : PyArray_Dims {
         ~Dims() { PyDimMem_FREE(ptr); }
     } dims{{nullptr, 0}};
     if (PyArray_IntpConverter(shape.ptr(), &dims) == NPY_FAIL) throw py::error_already_set();
-    npy_intp bytes = PyDataType_ELSIZE(descr);
-    bool fits = true;
-    for (int i = 0; i < dims.len; ++i) fits = !__builtin_mul_overflow(bytes, dims.ptr[i], &bytes) && fits;
-    const ReusedMemory reused(fits && bytes >= least_reused);
-    Py_INCREF(descr); // which the array takes
-    return owned(PyArray_Empty(dims.len, dims.ptr, descr, 0));
+    held.release(); // the array takes it
+    return make_array(dims.len, dims.ptr, descr);
 }
 
 PyDataMem_Handler handler = {"pynn", 1, {nullptr, allocate, allocate_zeros, reallocate, release}};
@@ -74,11 +79,7 @@ ReusedMemory::~ReusedMemory() {
 }
 
 py::object new_array(int dimensions, const npy_intp *shape, int type) {
-    npy_intp bytes = type == NPY_FLOAT ? sizeof(float) : sizeof(double);
-    bool fits = true;
-    for (int i = 0; i < dimensions; ++i) fits = !__builtin_mul_overflow(bytes, shape[i], &bytes) && fits;
-    const ReusedMemory reused(fits && bytes >= least_reused);
-    return owned(PyArray_SimpleNew(dimensions, const_cast<npy_intp *>(shape), type));
+    return make_array(dimensions, shape, PyArray_DescrFromType(type));
 }
 
 void bind_memory(py::module_ &module) {

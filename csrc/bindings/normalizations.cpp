@@ -157,41 +157,6 @@ py::tuple batch_normalization(py::object x, py::object gamma, py::object beta, p
     return py::make_tuple(y, mean, variance);
 }
 
-py::tuple batch_normalization_backward(py::object dy, py::object x, py::object gamma, py::object mean_argument,
-                                       py::object variance_argument, double eps, bool fixed) {
-    const Problem problem(x, dy, gamma, py::none());
-    py::object mean = moments_argument("mean", mean_argument, problem.columns);
-    py::object variance = moments_argument("variance", variance_argument, problem.columns);
-    py::object dx = problem.like_x(), dgamma = problem.per_column(problem.type),
-               dbeta = problem.per_column(problem.type);
-    with_type(problem.type, [&]<class T>(T) {
-        const T *dy_data = problem.data<T>(problem.dy);
-        const std::size_t n = problem.columns;
-        T *dx_data = data_of<T>(dx), *dgamma_data = data_of<T>(dgamma), *dbeta_data = data_of<T>(dbeta);
-        const double *mean_data = data_of<double>(mean), *variance_data = data_of<double>(variance);
-        WithoutGil unlocked;
-        Scratch<double> memory(3 * n);
-        double *scale = memory.get(), *sums = scale + n, *weighted = sums + n;
-        scales(variance_data, n, eps, scale);
-        const Normalized<T> whole = problem.normalized<T>(mean_data, scale, false);
-        if (problem.rows > 0)
-            column_sums(problem, whole, sums, weighted);
-        else
-            std::fill(sums, sums + 2 * n, 0.0);
-        round_to(sums, n, dbeta_data);
-        round_to(weighted, n, dgamma_data);
-        auto kernel = active_kernels_of<T>().normalize_columns_backward;
-        const auto row = static_cast<std::ptrdiff_t>(n);
-        if (problem.rows > 0)
-            share_rows(problem, [&](std::size_t begin, std::size_t end) {
-                const std::ptrdiff_t first = static_cast<std::ptrdiff_t>(begin) * row;
-                kernel(row_part(whole, begin, end), dy_data + first, row, fixed ? nullptr : sums, weighted,
-                       static_cast<double>(problem.rows), dx_data + first, row);
-            });
-    });
-    return py::make_tuple(dx, dgamma, dbeta);
-}
-
 py::tuple layer_normalization(py::object x, py::object gamma, py::object beta, double eps, bool centered) {
     const Problem problem(x, py::none(), gamma, beta);
     const npy_intp rows = static_cast<npy_intp>(problem.rows);
@@ -216,37 +181,54 @@ py::tuple layer_normalization(py::object x, py::object gamma, py::object beta, d
     return py::make_tuple(y, mean, variance);
 }
 
-py::tuple layer_normalization_backward(py::object dy, py::object x, py::object gamma, py::object mean_argument,
-                                       py::object variance_argument, double eps, bool centered) {
+// by_row: layer normalization. own_moments: they are those of x, by column; by row, that rows were centered too.
+py::tuple normalization_backward(bool by_row, py::object dy, py::object x, py::object gamma, py::object mean_argument,
+                                 py::object variance_argument, double eps, bool own_moments) {
     const Problem problem(x, dy, gamma, py::none());
-    py::object mean = moments_argument("mean", mean_argument, problem.rows);
-    py::object variance = moments_argument("variance", variance_argument, problem.rows);
+    const std::size_t n = problem.columns, moments = by_row ? problem.rows : n;
+    py::object mean = moments_argument("mean", mean_argument, moments);
+    py::object variance = moments_argument("variance", variance_argument, moments);
     py::object dx = problem.like_x(), dgamma = problem.per_column(problem.type),
                dbeta = problem.per_column(problem.type);
     with_type(problem.type, [&]<class T>(T) {
         const T *dy_data = problem.data<T>(problem.dy);
-        const std::size_t n = problem.columns;
         T *dx_data = data_of<T>(dx), *dgamma_data = data_of<T>(dgamma), *dbeta_data = data_of<T>(dbeta);
         const double *mean_data = data_of<double>(mean), *variance_data = data_of<double>(variance);
         WithoutGil unlocked;
-        Scratch<double> scale(problem.rows), memory(2 * n);
+        Scratch<double> scale(moments), memory(2 * n);
         double *sums = memory.get(), *weighted = sums + n;
         std::fill(sums, sums + 2 * n, 0.0);
         if (problem.rows > 0) {
-            scales(variance_data, problem.rows, eps, scale.get());
-            const Normalized<T> whole = problem.normalized<T>(mean_data, scale.get(), true);
+            scales(variance_data, moments, eps, scale.get());
+            const Normalized<T> whole = problem.normalized<T>(mean_data, scale.get(), by_row);
             column_sums(problem, whole, sums, weighted);
-            auto kernel = active_kernels_of<T>().normalize_rows_backward;
+            const Kernels<T> &kernels = active_kernels_of<T>();
             const auto row = static_cast<std::ptrdiff_t>(n);
             share_rows(problem, [&](std::size_t begin, std::size_t end) {
                 const std::ptrdiff_t first = static_cast<std::ptrdiff_t>(begin) * row;
-                kernel(row_part(whole, begin, end), dy_data + first, row, centered, dx_data + first, row);
+                const Normalized<T> part = row_part(whole, begin, end);
+                if (by_row)
+                    kernels.normalize_rows_backward(part, dy_data + first, row, own_moments, dx_data + first, row);
+                else
+                    kernels.normalize_columns_backward(part, dy_data + first, row, own_moments ? sums : nullptr,
+                                                       weighted, static_cast<double>(problem.rows), dx_data + first,
+                                                       row);
             });
         }
         round_to(sums, n, dbeta_data);
         round_to(weighted, n, dgamma_data);
     });
     return py::make_tuple(dx, dgamma, dbeta);
+}
+
+py::tuple batch_normalization_backward(py::object dy, py::object x, py::object gamma, py::object mean,
+                                       py::object variance, double eps, bool fixed) {
+    return normalization_backward(false, dy, x, gamma, mean, variance, eps, !fixed);
+}
+
+py::tuple layer_normalization_backward(py::object dy, py::object x, py::object gamma, py::object mean,
+                                       py::object variance, double eps, bool centered) {
+    return normalization_backward(true, dy, x, gamma, mean, variance, eps, centered);
 }
 
 } // namespace

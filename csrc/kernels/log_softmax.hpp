@@ -128,13 +128,7 @@ template <class T> void logsumexp_row(const T *x, T *y, std::size_t n) {
 template <class T> void log_softmax_backward_row(const T *dy, const T *y, T *dx, std::size_t n) {
     using V = vec<T>;
     PartialSums<T> sums;
-    T ones[partial_results];
-    for (T &one : ones) one = 1;
-    for_blocks<T>(n, [&](std::size_t i, std::size_t lanes) __attribute__((always_inline)) {
-        T buffer[partial_results];
-        if (lanes < partial_results) copy_padded(dy + i, lanes, T(0), buffer);
-        sums.add_products(lanes < partial_results ? buffer : dy + i, ones);
-    });
+    for (std::size_t i = 0; i < n; i += partial_results) Block<T>(dy + i, n - i, 0).add_to(sums);
     double total, total_low;
     sums.total(&total, &total_low);
     const T high = static_cast<T>(total);

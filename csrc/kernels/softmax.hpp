@@ -15,16 +15,16 @@ template <> struct PartialSums<float> {
     static constexpr std::size_t vectors = partial_results / width<double>;
     vec<double> sum[vectors] = {};
 
-    // 16 terms: of products of two floats, exact in double
-    PYNN_INLINE void add_products(const float *a, const float *b) {
-        using V = vec<float>;
+    using Group = vec<float>[partial_results / width<float>]; // 16 terms
+
+    // products of two floats are exact in double
+    PYNN_INLINE void add_products(const Group &x, const Group &y) {
         for (std::size_t j = 0; j < vectors / 2; ++j) {
-            V x = load<V>(a + j * width<float>), y = load<V>(b + j * width<float>);
-            sum[2 * j] += widened<false>(x) * widened<false>(y);
-            sum[2 * j + 1] += widened<true>(x) * widened<true>(y);
+            sum[2 * j] += widened<false>(x[j]) * widened<false>(y[j]);
+            sum[2 * j + 1] += widened<true>(x[j]) * widened<true>(y[j]);
         }
     }
-    PYNN_INLINE void add(const vec<float> (&terms)[partial_results / width<float>]) {
+    PYNN_INLINE void add(const Group &terms) {
         for (std::size_t j = 0; j < vectors / 2; ++j) {
             sum[2 * j] += widened<false>(terms[j]);
             sum[2 * j + 1] += widened<true>(terms[j]);
@@ -44,17 +44,17 @@ template <> struct PartialSums<double> {
     static constexpr std::size_t vectors = partial_results / width<double>;
     vec<double> sum[vectors] = {}, error[vectors] = {};
 
-    PYNN_INLINE void add_products(const double *a, const double *b) {
-        using V = vec<double>;
+    using Group = vec<double>[vectors]; // 16 terms
+
+    PYNN_INLINE void add_products(const Group &x, const Group &y) {
         for (std::size_t j = 0; j < vectors; ++j) {
-            V x = load<V>(a + j * width<double>), y = load<V>(b + j * width<double>);
-            V product = x * y;
-            Parts<V> s = two_sum(sum[j], product);
+            const vec<double> product = x[j] * y[j];
+            Parts<vec<double>> s = two_sum(sum[j], product);
             sum[j] = s.high;
-            error[j] += s.low + fma(x, y, -product);
+            error[j] += s.low + fma(x[j], y[j], -product);
         }
     }
-    PYNN_INLINE void add(const vec<double> (&terms)[vectors]) {
+    PYNN_INLINE void add(const Group &terms) {
         for (std::size_t j = 0; j < vectors; ++j) {
             Parts<vec<double>> s = two_sum(sum[j], terms[j]);
             sum[j] = s.high;
@@ -78,17 +78,6 @@ template <> struct PartialSums<double> {
         *low = (s[0] - *high) + e[0];
     }
 };
-
-template <class T> PYNN_INLINE void copy_padded(const T *x, std::size_t n, T padding, T *buffer) {
-    for (std::size_t i = 0; i < partial_results; ++i) buffer[i] = i < n ? x[i] : padding;
-}
-
-// f(block of 16, its length) over a row; the last block is a padded copy
-template <class T, class F> PYNN_INLINE void for_blocks(std::size_t n, F f) {
-    std::size_t i = 0;
-    for (; i + partial_results <= n; i += partial_results) f(i, partial_results);
-    if (i < n) f(i, n - i);
-}
 
 // exp(x - y), whose difference is rounded at the end only; for x <= y, or not much above
 template <bool AnySign = false, class V> PYNN_INLINE V exp_of_difference(V x, V y) {
@@ -177,11 +166,6 @@ template <class T, std::size_t groups = 1> struct Block {
             if (lanes > at) store_up_to(p + at, v[j / per_group][j % per_group], lanes - at);
         }
     }
-    PYNN_INLINE T greatest() const { return greatest_lane(v[0]); }
-    PYNN_INLINE void to_exp(V greatest) {
-        for (auto &group : v)
-            for (V &x : group) x = exp_of_difference(x, greatest);
-    }
     PYNN_INLINE void add_to(PartialSums<T> &sums) const {
         for (const auto &group : v) sums.add(group);
     }
@@ -191,27 +175,26 @@ template <class T>
 constexpr std::size_t many_groups =
     many_vectors<T> * width<T> > partial_results ? many_vectors<T> * width<T> / partial_results : 1;
 
+template <std::size_t groups, class T>
+PYNN_INLINE void exp_of_block(const T *x, T *y, std::size_t lanes, T greatest, PartialSums<T> &sums) {
+    Block<T, groups> block(x, lanes, -static_cast<T>(__builtin_inf()));
+    for (auto &group : block.v) {
+        for (vec<T> &v : group) v = exp_of_difference(v, splat<vec<T>>(greatest));
+    }
+    block.add_to(sums);
+    block.store_to(y, lanes);
+}
+
 template <class T> PYNN_INLINE SoftmaxSum<T> softmax_row_sum(const T *x, T *y, std::size_t n) {
     using V = vec<T>;
     if (n == 0) return {};
     constexpr T lowest = -static_cast<T>(__builtin_inf());
-    constexpr std::size_t groups = many_groups<T>;
+    const T greatest = n <= partial_results ? greatest_lane(Block<T>(x, n, lowest).v[0]) : greatest_of_row(x, n);
     PartialSums<T> sums;
-    const T greatest = n <= partial_results ? Block<T>(x, n, lowest).greatest() : greatest_of_row(x, n);
-    constexpr std::size_t step = groups * partial_results;
+    constexpr std::size_t step = many_groups<T> * partial_results;
     std::size_t i = 0;
-    for (; i + step <= n; i += step) {
-        Block<T, groups> block(x + i, step, lowest);
-        block.to_exp(splat<V>(greatest));
-        block.add_to(sums);
-        block.store_to(y + i, step);
-    }
-    for (; i < n; i += partial_results) {
-        Block<T> block(x + i, n - i, lowest);
-        block.to_exp(splat<V>(greatest));
-        block.add_to(sums);
-        block.store_to(y + i, n - i);
-    }
+    for (; i + step <= n; i += step) exp_of_block<many_groups<T>>(x + i, y + i, step, greatest, sums);
+    for (; i < n; i += partial_results) exp_of_block<1>(x + i, y + i, n - i, greatest, sums);
     double total, total_low;
     sums.total(&total, &total_low);
     const Parts<V> inverse = reciprocal_of_sum<V>(total, total_low);
@@ -229,32 +212,19 @@ template <class T> void softmin_row(const T *x, T *y, std::size_t n) {
 
 template <class T> void softmax_backward_row(const T *dy, const T *y, T *dx, std::size_t n) {
     using V = vec<T>;
-    constexpr std::size_t vectors = partial_results / width<T>;
     PartialSums<T> sums;
-    for_blocks<T>(n, [&](std::size_t i, std::size_t lanes) __attribute__((always_inline)) {
-        T a[partial_results], b[partial_results];
-        bool partial = lanes < partial_results;
-        if (partial) copy_padded(dy + i, lanes, T(0), a), copy_padded(y + i, lanes, T(0), b);
-        sums.add_products(partial ? a : dy + i, partial ? b : y + i);
-    });
+    for (std::size_t i = 0; i < n; i += partial_results)
+        sums.add_products(Block<T>(dy + i, n - i, 0).v[0], Block<T>(y + i, n - i, 0).v[0]);
     double dot, dot_low;
     sums.total(&dot, &dot_low);
     V high = splat<V>(static_cast<T>(dot));
     V low = splat<V>(static_cast<T>((dot - static_cast<double>(static_cast<T>(dot))) + dot_low));
-    for_blocks<T>(n, [&](std::size_t i, std::size_t lanes) __attribute__((always_inline)) {
-        T a[partial_results], b[partial_results];
-        bool partial = lanes < partial_results;
-        if (partial) copy_padded(dy + i, lanes, T(0), a), copy_padded(y + i, lanes, T(0), b);
-        const T *gradient = partial ? a : dy + i, *output = partial ? b : y + i;
-        T *result = partial ? a : dx + i;
-        for (std::size_t j = 0; j < vectors; ++j) {
-            Parts<V> difference = two_sum(load<V>(gradient + j * width<T>), -high);
-            V rest = difference.low - low;
-            V inner = difference.high + select(rest == rest, rest, V{});
-            store(result + j * width<T>, load<V>(output + j * width<T>) * inner);
-        }
-        if (partial) __builtin_memcpy(dx + i, a, lanes * sizeof(T));
-    });
+    const auto f = [&](V gradient, V output) __attribute__((always_inline)) {
+        Parts<V> difference = two_sum(gradient, -high);
+        V rest = difference.low - low;
+        return output * (difference.high + select(rest == rest, rest, V{}));
+    };
+    map<many_vectors<T>>(n, dx, f, dy, y);
 }
 
 template <class T> void softmin_backward_row(const T *dy, const T *y, T *dx, std::size_t n) {
