@@ -2,6 +2,7 @@
 #include "affine.hpp"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "dispatch.hpp"
@@ -18,6 +19,15 @@ constexpr std::size_t tasks_per_thread = 3;                   // so that a free 
 
 std::size_t ceil_div(std::size_t a, std::size_t b) { return (a + b - 1) / b; }
 
+// Whether rows of b lie so that the first-level cache (8 ways of 4 KiB) cannot keep a panel's: a power of two apart.
+template <class T> bool rows_share_sets(MatrixView<T> b, std::size_t k) {
+    constexpr std::size_t way = 4096, ways = 4; // half of them
+    const std::size_t stride = static_cast<std::size_t>(b.row < 0 ? -b.row : b.row) * sizeof(T);
+    return std::min(k, affine_chunk) > ways * way / std::gcd(stride, way);
+}
+
+constexpr std::size_t many_columns = 512, enough_columns = 128; // of a block with many rows, and with few
+
 // How the outputs are cut into blocks for the threads.
 struct Cut {
     std::size_t rows, columns, row_blocks, column_blocks;
@@ -26,18 +36,24 @@ struct Cut {
 template <class T>
 Cut cut_output(std::size_t m, std::size_t n, const Kernels<T> &kernels, std::size_t threads, bool whole_rows) {
     Cut cut{};
-    // Rows that are not many more stay together: b's columns are then laid out once, by the tiles that read them.
-    cut.row_blocks = 2 * m <= 3 * kernels.block_rows ? 1 : ceil_div(m, kernels.block_rows);
-    cut.column_blocks = m <= most_rows_in_place || whole_rows ? 1 : ceil_div(n, kernels.block_columns);
-    const std::size_t least_columns = 2 * kernels.panel_columns, least_rows = 2 * kernels.tile_rows;
-    while (threads > 1 && cut.row_blocks * cut.column_blocks < tasks_per_thread * threads) {
-        if (!whole_rows && n / cut.column_blocks >= 2 * least_columns)
-            cut.column_blocks *= 2; // before rows: each column of b is then packed once
-        else if (m / cut.row_blocks >= 2 * least_rows)
-            cut.row_blocks *= 2;
-        else
-            break;
-    }
+    const bool many_rows = row_ranges(m, kernels.block_rows) > 1;
+    cut.row_blocks = whole_rows && many_rows ? ceil_div(m, kernels.block_rows) : 1;
+    cut.column_blocks =
+        m <= most_rows_in_place || whole_rows ? 1 : ceil_div(n, many_rows ? many_columns : enough_columns);
+    auto cut_columns = [&](std::size_t least) {
+        if (whole_rows || n / cut.column_blocks < 2 * least) return false;
+        cut.column_blocks *= 2;
+        return true;
+    };
+    auto cut_rows = [&](std::size_t least) {
+        if (m / cut.row_blocks < 2 * least) return false;
+        cut.row_blocks *= 2;
+        return true;
+    };
+    // Columns before rows: each column of b is then packed once.
+    while (threads > 1 && cut.row_blocks * cut.column_blocks < tasks_per_thread * threads &&
+           (cut_columns(enough_columns) || cut_rows(kernels.block_rows / 2) || cut_columns(2 * kernels.panel_columns) ||
+            cut_rows(2 * kernels.tile_rows))) {}
     cut.rows = ceil_div(m, cut.row_blocks);
     cut.columns = ceil_div(ceil_div(n, cut.column_blocks), kernels.panel_columns) * kernels.panel_columns;
     cut.row_blocks = ceil_div(m, cut.rows);
@@ -154,13 +170,14 @@ void product(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, Matri
         b = b.transposed();
     }
     const Cut cut = cut_output(m, n, kernels, static_cast<std::size_t>(threads), turn);
-    // Micro-tiles read narrow columns of b: where its rows are pages apart and not in the cache, it is packed first.
+    // Micro-tiles read narrow columns of b, again and again: where a cache does not keep them, they are packed first.
     const double b_bytes = static_cast<double>(k) * static_cast<double>(n) * sizeof(T);
     const bool small = b_bytes <= read_in_place;
     const bool many_chunks = ceil_div(k, affine_chunk) >= tasks_per_thread * static_cast<std::size_t>(threads);
     if (!small && !serial && many_chunks && m <= most_rows_in_place && b.column == 1 && panels == nullptr)
         return product_by_chunks(m, n, k, a, b, bias, activation, c, c_row, accumulate);
-    const bool pack = b.column != 1 || (!small && cut.rows > most_rows_in_place);
+    const bool pack = b.column != 1 || (!small && cut.rows > most_rows_in_place) ||
+                      (cut.rows > 2 * kernels.tile_rows && rows_share_sets(b, k));
     const double a_bytes = static_cast<double>(m) * static_cast<double>(k) * sizeof(T);
     const bool pack_a = !turn && ceil_div(n, kernels.panel_columns) >= panels_worth_packing &&
                         a_bytes > rows_in_cache && a_bytes <= most_packed;
@@ -170,10 +187,8 @@ void product(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, Matri
     // Few rows keep the fma units busier on b itself, as long as it stays in the cache.
     const bool use_panels = panels != nullptr && (!small || m > kernels.tile_rows);
     const T *packed = use_panels ? panels->of(kernels) : nullptr;
-    // Once for all where several blocks of rows would each pack the same columns, or where columns lie each in a line, which
-    // is then read to its end.
-    const bool pack_b =
-        packed == nullptr && pack && k > 0 && (cut.row_blocks > 1 || b.column != 1) && b_bytes <= most_packed;
+    // Once for all where columns lie each in a line, which is then read to its end.
+    const bool pack_b = packed == nullptr && b.column != 1 && k > 0 && b_bytes <= most_packed;
     const std::size_t panel = kernels.panel_columns;
     Scratch<T> columns(pack_b ? ceil_div(n, panel) * panel * k : 0);
     if (pack_b) {
@@ -183,7 +198,10 @@ void product(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, Matri
     constexpr std::size_t line = cache_line / sizeof(T);
     const bool uses_aside = accumulate || turn; // where a block's sums are finished
     const std::size_t aside = uses_aside ? ceil_div(cut.rows * cut.columns, line) * line : 0;
-    const std::size_t workspace_size = kernels.product_workspace + aside;
+    const std::size_t groups =
+        workspace_groups(row_ranges(cut.rows, kernels.block_rows), ceil_div(cut.columns, kernels.group_columns));
+    const std::size_t laid_out = packed != nullptr ? 0 : groups * kernels.group_columns * affine_chunk;
+    const std::size_t workspace_size = laid_out + aside;
     Scratch<T> workspace(static_cast<std::size_t>(threads) * workspace_size);
     std::optional<Patience> patience;
     if (!serial) patience.emplace();
@@ -209,7 +227,7 @@ void product(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, Matri
                 block.workspace = workspace.get() + static_cast<std::size_t>(slot) * workspace_size;
                 T *target = turn ? c + static_cast<std::ptrdiff_t>(column) * c_row + row
                                  : c + static_cast<std::ptrdiff_t>(row) * c_row + column;
-                block.c = uses_aside ? block.workspace + kernels.product_workspace : target;
+                block.c = uses_aside ? block.workspace + laid_out : target;
                 block.c_row = uses_aside ? static_cast<std::ptrdiff_t>(block.columns) : c_row;
                 block.bias = bias == nullptr || turn ? nullptr : bias + column;
                 kernels.product(block);

@@ -32,8 +32,17 @@ template <class T> struct ProductBlock {
     T *c;
     std::ptrdiff_t c_row;
     const T *bias; // one per column or nullptr
-    T *workspace;  // product_workspace elements of this thread
+    T *workspace;  // of this thread: workspace_groups() times group_columns times affine_chunk elements
 };
+
+// Ranges of rows that a block's products are made in, of nearly so many rows; a few more stay together.
+constexpr std::size_t row_ranges(std::size_t rows, std::size_t block_rows) {
+    return 2 * rows <= 3 * block_rows ? 1 : (rows + block_rows - 1) / block_rows;
+}
+// Groups of columns that are laid out at a time: the one in use and the next, or all for the ranges after the first.
+constexpr std::size_t workspace_groups(std::size_t ranges, std::size_t groups) {
+    return ranges == 1 || groups < 2 ? 2 : groups;
+}
 
 // A matrix normalized by moments of its columns, or of its rows: (x - mean) * scale * gamma + beta.
 template <class T> struct Normalized {
@@ -75,9 +84,9 @@ template <class T> struct Kernels {
                                      const Constants<T> &constants);
 
     // affine
-    std::size_t tile_rows, panel_columns;  // of the micro-tile
-    std::size_t block_rows, block_columns; // of one block, about the most
-    std::size_t product_workspace;
+    std::size_t tile_rows, panel_columns; // of the micro-tile
+    std::size_t block_rows;               // whose chunk of a stays in the second-level cache
+    std::size_t group_columns;            // of b, packed together
     void (*product)(const ProductBlock<T> &block);
     // Lays a chunk of a block's rows of a out for ProductBlock::packed_a: rows up to whole tiles, times depth, and the
     // length of a vector. One of a's strides is 1.

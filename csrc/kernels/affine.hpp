@@ -12,32 +12,74 @@ template <class T> constexpr std::size_t panel_columns = Tile<T>::vectors * widt
 template <class T>
 constexpr std::size_t block_rows =
     (std::size_t(192) << 10) / (affine_chunk * sizeof(T)) / Tile<T>::rows * Tile<T>::rows;
-template <class T>
-constexpr std::size_t block_columns =
-    (std::size_t(128) << 10) / (affine_chunk * sizeof(T)) / panel_columns<T> * panel_columns<T>;
 
 // The columns that a panel of so many takes when packed.
 template <class T> constexpr std::size_t panel_padded(std::size_t columns) {
     return columns >= panel_columns<T> ? panel_columns<T> : (columns + width<T> - 1) / width<T> * width<T>;
 }
 
-// Memory that will be read soon: rows of so many cache lines. A tile asks for some rows now and then, as it goes.
-struct Ahead {
-    const char *row = nullptr;
-    std::ptrdiff_t stride = 0; // bytes
-    std::size_t lines = 0, rows_at_once = 0;
+// Columns of b whose rows are packed together: 256 bytes of each, as memory is read far faster so than line by line.
+constexpr std::size_t row_bytes = 256;
+template <class T>
+constexpr std::size_t group_columns =
+    (row_bytes / sizeof(T) < panel_columns<T> ? panel_columns<T> : row_bytes / sizeof(T)) / panel_columns<T> *
+    panel_columns<T>;
+
+// Rows of a group of whole panels: of each `row` of b a part goes into every panel.
+template <class T, bool Asking>
+void pack_group(const T *b, std::ptrdiff_t b_row, std::size_t rows, std::size_t panels, T *packed,
+                std::size_t panel_size) {
+    constexpr std::ptrdiff_t ahead = 8;
+    for (; rows > 0; --rows, b += b_row, packed += panel_columns<T>) {
+        const T *from = b;
+        T *to = packed;
+        for (std::size_t p = 0; p < panels; ++p, from += panel_columns<T>, to += panel_size)
+#pragma GCC unroll 4
+            for (std::size_t j = 0; j < panel_columns<T>; j += width<T>) {
+                if (Asking && j * sizeof(T) % 64 == 0) __builtin_prefetch(from + ahead * b_row + j);
+                store(to + j, load<vec<T>>(from + j));
+            }
+    }
+}
+
+// What is used next, a group of panels of b or a packed panel: tiles ask for the memory of some rows of 256 bytes, one at a time,
+// always as many, since a branch mispredicted costs more. After a tile those that are b's own are laid out in panels.
+constexpr std::size_t ask_interval = 32; // of k, from one row to the next
+template <class T> struct Stream {
+    const T *from; // something readable where there is nothing to ask for
+    std::ptrdiff_t stride = 0;
+    std::size_t rows = 0, at_once = 0; // still to come, after a tile
+    T *to = nullptr;                   // where the group goes; nullptr: rows are but asked for
+    std::size_t panels = 0, panel_size = 0;
+
+    void begin(const T *first, std::ptrdiff_t row, std::size_t count, std::size_t tiles) {
+        from = first;
+        stride = row;
+        rows = count;
+        at_once = (count + tiles - 1) / tiles;
+    }
+    void after_tile() {
+        const std::size_t now = rows < at_once ? rows : at_once;
+        if (to != nullptr) {
+            if (now <= affine_chunk / ask_interval)
+                pack_group<T, false>(from, stride, now, panels, to, panel_size);
+            else
+                pack_group<T, true>(from, stride, now, panels, to, panel_size);
+            to += now * panel_columns<T>;
+        }
+        from += static_cast<std::ptrdiff_t>(now) * stride;
+        rows -= now;
+    }
 };
-constexpr std::size_t ahead_interval = 16; // of k, from one asking to the next
-constexpr std::size_t askings(std::size_t depth) { return (depth + ahead_interval - 1) / ahead_interval; }
 
 template <class T> struct TileWork {
-    Ahead ahead;
+    const T *ahead; // what is asked for, row by row
+    std::ptrdiff_t ahead_stride;
     std::size_t depth; // at most affine_chunk
     const T *a;
     std::ptrdiff_t a_stride; // of rows, or of columns where rows have unit stride
     const T *b;
     std::ptrdiff_t b_stride;
-    T *panel; // where a packing tile lays out what it reads of b, for the tiles below it
     T *c;
     std::ptrdiff_t c_row;
     const T *bias;     // nullptr before the last chunk
@@ -47,8 +89,7 @@ template <class T> struct TileWork {
 };
 
 // Transposed: a has unit stride along its rows; otherwise along its columns.
-template <class T, std::size_t Rows, std::size_t Vectors, bool Transposed, bool Packing = false>
-void tile(const TileWork<T> &work) {
+template <class T, std::size_t Rows, std::size_t Vectors, bool Transposed> void tile(const TileWork<T> &work) {
     using V = vec<T>;
     V sum[Rows][Vectors];
 #pragma GCC unroll 16
@@ -58,29 +99,24 @@ void tile(const TileWork<T> &work) {
     // Rows are addressed from every third one, so that the pointers stay in registers.
     constexpr std::size_t pointers = (Rows + 2) / 3;
     const T *a[pointers], *b = work.b;
-    T *panel = work.panel;
     const std::ptrdiff_t a_stride = work.a_stride, b_stride = work.b_stride;
     const std::ptrdiff_t last = static_cast<std::ptrdiff_t>((Vectors - 1) * width<T> - work.shift);
     for (std::size_t i = 0; i < Rows; ++i) __builtin_prefetch(work.c + static_cast<std::ptrdiff_t>(i) * work.c_row, 1);
     for (std::size_t p = 0; p < pointers; ++p)
         a[p] = work.a + static_cast<std::ptrdiff_t>(3 * p) * (Transposed ? 1 : a_stride);
-    Ahead ahead = work.ahead;
+    const T *ahead = work.ahead;
     for (std::size_t left = work.depth; left > 0;) {
-        for (std::size_t r = 0; r < ahead.rows_at_once; ++r, ahead.row += ahead.stride)
-            for (std::size_t j = 0; j < ahead.lines; ++j) __builtin_prefetch(ahead.row + 64 * j, 0, 2);
-        const std::size_t now = left < ahead_interval ? left : ahead_interval;
+#pragma GCC unroll 4
+        for (std::size_t j = 0; j < row_bytes; j += 64) __builtin_prefetch(ahead + j / sizeof(T));
+        ahead += work.ahead_stride;
+        const std::size_t now = left < ask_interval ? left : ask_interval;
         left -= now;
         for (std::size_t k = now; k > 0; --k) {
             V column[Vectors];
 #pragma GCC unroll 8
             for (std::size_t j = 0; j + 1 < Vectors; ++j) column[j] = load<V>(b + j * width<T>);
             column[Vectors - 1] = load<V>(b + last);
-            if constexpr (Packing) {
-#pragma GCC unroll 8
-                for (std::size_t j = 0; j < Vectors; ++j) store(panel + j * width<T>, column[j]);
-                panel += Vectors * width<T>;
-            }
-            if constexpr (Vectors > Tile<T>::vectors) // few rows wait for memory, and b's rows may lie pages apart
+            if constexpr (Vectors > Tile<T>::vectors + 1) // few rows wait for memory, and b's rows may lie pages apart
 #pragma GCC unroll 4
                 for (std::size_t j = 0; j < Vectors; j += 64 / sizeof(V))
                     __builtin_prefetch(b + 16 * b_stride + j * width<T>);
@@ -134,37 +170,41 @@ template <class T> constexpr std::size_t vectors_of_tile(std::size_t rows) {
     return rows <= 2 || fit <= Tile<T>::vectors ? Tile<T>::vectors : fit < most_vectors ? fit : most_vectors;
 }
 
+// Where b read in place has one vector more than whole panels, a tile of fewer rows takes it along: alone it would have too few
+// chains.
+template <class T> constexpr std::size_t wide_vectors = Tile<T>::vectors + 1;
+template <class T> constexpr std::size_t wide_rows = Tile<T>::rows * Tile<T>::vectors / wide_vectors<T>;
+
+template <class T> constexpr std::size_t most_vectors_of_tile(std::size_t rows) {
+    return rows <= wide_rows<T> && vectors_of_tile<T>(rows) < wide_vectors<T> ? wide_vectors<T>
+                                                                              : vectors_of_tile<T>(rows);
+}
+
 template <class T> struct Tiles {
-    TileFunction<T> of[Tile<T>::rows][most_vectors][2], packing[Tile<T>::rows][2];
+    TileFunction<T> of[Tile<T>::rows][most_vectors][2];
 
     template <std::size_t Row, std::size_t Vectors> constexpr void add() {
-        if constexpr (Vectors == Tile<T>::vectors) {
-            packing[Row - 1][0] = tile<T, Row, Vectors, false, true>;
-            packing[Row - 1][1] = tile<T, Row, Vectors, true, true>;
-        }
         of[Row - 1][Vectors - 1][0] = tile<T, Row, Vectors, false>;
-        if constexpr (Vectors <= Tile<T>::vectors) of[Row - 1][Vectors - 1][1] = tile<T, Row, Vectors, true>;
+        if constexpr (Vectors <= wide_vectors<T>) of[Row - 1][Vectors - 1][1] = tile<T, Row, Vectors, true>;
         if constexpr (Vectors > 1)
             add<Row, Vectors - 1>();
         else if constexpr (Row > 1)
-            add<Row - 1, vectors_of_tile<T>(Row - 1)>();
+            add<Row - 1, most_vectors_of_tile<T>(Row - 1)>();
     }
-    constexpr Tiles() : of{}, packing{} { add<Tile<T>::rows, vectors_of_tile<T>(Tile<T>::rows)>(); }
+    constexpr Tiles() : of{} { add<Tile<T>::rows, most_vectors_of_tile<T>(Tile<T>::rows)>(); }
 };
 template <class T> constexpr Tiles<T> tiles{};
 
-// Columns of b as panels of [k][column], the missing ones of the last vector 0. b_column is 1. Panel by panel: what is
-// written lies in a line, and what is read comes from the second-level cache as it was asked for.
+// Columns of b as panels of [k][column], the missing ones of the last vector 0. b_column is 1.
 template <class T>
 void pack_by_row(const T *b, std::ptrdiff_t b_row, std::size_t depth, std::size_t columns, T *packed) {
-    constexpr std::size_t panel = panel_columns<T>, ahead = 8;
-    for (; columns >= panel; columns -= panel, b += panel) {
-        const T *from = b;
-        for (std::size_t k = 0; k < depth; ++k, from += b_row, packed += panel) {
-            __builtin_prefetch(from + static_cast<std::ptrdiff_t>(ahead) * b_row);
-#pragma GCC unroll 8
-            for (std::size_t j = 0; j < panel; j += width<T>) store(packed + j, load<vec<T>>(from + j));
-        }
+    while (columns >= panel_columns<T>) {
+        const std::size_t group = columns < group_columns<T> ? columns : group_columns<T>;
+        const std::size_t panels = group / panel_columns<T>, taken = panels * panel_columns<T>;
+        pack_group<T, true>(b, b_row, depth, panels, packed, depth * panel_columns<T>);
+        b += taken;
+        packed += taken * depth;
+        columns -= taken;
     }
     for (std::size_t j, k = 0; k < depth && columns > 0; ++k, b += b_row)
         for (j = 0; j < columns; j += width<T>, packed += width<T>)
@@ -240,16 +280,21 @@ void pack_by_column(const T *b, std::ptrdiff_t b_column, std::size_t depth, std:
     }
 }
 
-// f(first row, rows, number) over tiles of nearly equal height
-template <class T, class F> PYNN_INLINE void for_row_tiles(std::size_t rows, F f) {
-    const std::size_t count = (rows + Tile<T>::rows - 1) / Tile<T>::rows;
-    std::size_t row = 0;
-    for (std::size_t t = 0; t < count; ++t) {
-        const std::size_t height = (rows - row + count - t - 1) / (count - t);
-        f(row, height, t);
-        row += height;
+// Rows cut into tiles of nearly equal height, at most so high.
+struct RowTiles {
+    std::size_t count, height, higher; // the first so many are one row higher
+
+    RowTiles(std::size_t rows, std::size_t most)
+        : count((rows + most - 1) / most), height(rows / count), higher(rows % count) {}
+    // f(first row, rows, number) over tiles begin .. end - 1
+    template <class F> PYNN_INLINE void each(std::size_t begin, std::size_t end, F f) const {
+        std::size_t row = begin * height + (begin < higher ? begin : higher);
+        for (std::size_t t = begin, rows; t < end; ++t, row += rows) {
+            rows = height + (t < higher);
+            f(row, rows, t);
+        }
     }
-}
+};
 
 // A chunk of a block's rows of a as [tile][k][row], what the micro-tiles read one after the other in one line. Up to a
 // vector is written beyond it.
@@ -257,7 +302,8 @@ template <class T>
 void pack_rows(const T *a, std::ptrdiff_t a_row, std::ptrdiff_t a_column, std::size_t depth, std::size_t rows,
                T *packed) {
     constexpr std::ptrdiff_t to_row = Tile<T>::rows;
-    for_row_tiles<T>(rows, [&](std::size_t row, std::size_t height, std::size_t t) {
+    const RowTiles row_tiles(rows, Tile<T>::rows);
+    row_tiles.each(0, row_tiles.count, [&](std::size_t row, std::size_t height, std::size_t t) {
         const T *from = a + static_cast<std::ptrdiff_t>(row) * a_row;
         T *to = packed + t * Tile<T>::rows * depth;
         if (a_column == 1) {
@@ -279,9 +325,6 @@ void pack_panels(const T *b, std::ptrdiff_t b_row, std::ptrdiff_t b_column, std:
     else
         pack_by_column(b, b_column, depth, columns, packed);
 }
-
-// A chunk of one panel of b.
-template <class T> constexpr std::size_t workspace_size = panel_columns<T> * affine_chunk;
 
 // One or two rows of a times a b read in place, whole rows of which go by as memory likes it: the sums of a strip of
 // columns stay in the first-level cache, and Depth terms are added to each at a time.
@@ -390,6 +433,137 @@ template <class T, std::size_t Rows, std::size_t Groups> void few_rows(const Pro
     }
 }
 
+// Chunk by chunk of k, the block's rows are taken in ranges whose part of a stays in the second-level cache; a range goes
+// through the columns group by group. The first one lays b out for the others.
+template <class T> class BlockProduct {
+  public:
+    explicit BlockProduct(const ProductBlock<T> &block)
+        : block_(block), transposed_(block.a_column != 1 || block.packed_a != nullptr),
+          // Where a whole vector would read past the row, and before it too, b is packed as well.
+          pack_(block.packed == nullptr && (block.pack || block.columns < width<T>)),
+          in_panels_(pack_ || block.packed != nullptr), few_(!in_panels_ && !transposed_ && block.rows < Tile<T>::rows),
+          panel_((few_ ? vectors_of_tile<T>(block.rows) : Tile<T>::vectors) * width<T>),
+          group_(pack_ ? group_columns<T> : panel_), groups_((block.columns + group_ - 1) / group_),
+          tiles_(block.rows, Tile<T>::rows), ranges_(row_ranges(block.rows, block_rows<T>)),
+          slots_(workspace_groups(ranges_, groups_)) {}
+
+    void run() {
+        Place place{};
+        bool laid_out = false; // the whole panels of its group
+        do {                   // the first chunk always: depth 0 gives the bias
+            const std::size_t columns = group_at(place.column), whole = laid_out ? columns / panel_ * panel_ : 0;
+            if (pack_ && place.range == 0 && whole < columns)
+                pack_panels(source(place) + static_cast<std::ptrdiff_t>(whole) * block_.b_column, block_.b_row,
+                            block_.b_column, depth_at(place.start), columns - whole,
+                            slot(place) + whole * depth_at(place.start));
+            Place next = place;
+            next.column += columns;
+            if (next.column == block_.columns) {
+                next.column = 0;
+                if (++next.range == ranges_) next.range = 0, next.start += affine_chunk;
+            }
+            const std::size_t tiles = (columns + panel_ - 1) / panel_ * (end_of(place.range) - begin_of(place.range));
+            Stream<T> stream = stream_of(next, tiles);
+            for (std::size_t done = 0, now; done < columns; done += now) {
+                now = columns - done < panel_ || !in_panels_ ? columns - done : panel_;
+                one_panel(place, done, now, stream);
+            }
+            laid_out = stream.to != nullptr;
+            place = next;
+        } while (place.start == 0 || place.start < block_.depth);
+    }
+
+  private:
+    struct Place {
+        std::size_t start, range, column;
+    };
+
+    const ProductBlock<T> &block_;
+    const bool transposed_, pack_, in_panels_, few_;
+    const std::size_t panel_, group_, groups_;
+    const RowTiles tiles_;
+    const std::size_t ranges_, slots_;
+
+    std::size_t depth_at(std::size_t start) const {
+        return block_.depth - start < affine_chunk ? block_.depth - start : affine_chunk;
+    }
+    std::size_t begin_of(std::size_t range) const { return range * tiles_.count / ranges_; }
+    std::size_t end_of(std::size_t range) const { return begin_of(range + 1); }
+    std::size_t group_at(std::size_t column) const {
+        const std::size_t left = block_.columns - column;
+        const bool widened = !few_ && !in_panels_ && block_.packed_a == nullptr;
+        return left <= group_ || (widened && left <= panel_ + width<T>) ? left : group_;
+    }
+    const T *source(Place place) const {
+        return block_.b + static_cast<std::ptrdiff_t>(place.start) * block_.b_row +
+               static_cast<std::ptrdiff_t>(place.column) * block_.b_column;
+    }
+    T *slot(Place place) const {
+        const std::size_t number = (place.start / affine_chunk * groups_ + place.column / group_) % slots_;
+        return block_.workspace + number * group_columns<T> * affine_chunk;
+    }
+    // Where the panel of so many columns, `done` columns from the group's first, is read.
+    const T *panel_of(Place place, std::size_t done, std::size_t columns) const {
+        if (pack_) return slot(place) + done * depth_at(place.start);
+        if (block_.packed == nullptr) return source(place) + done;
+        return block_.packed + (place.column + done) * block_.depth + place.start * panel_padded<T>(columns);
+    }
+
+    // What so many tiles read ahead.
+    Stream<T> stream_of(Place place, std::size_t tiles) const {
+        Stream<T> stream{block_.a};
+        if (!in_panels_ || place.start >= block_.depth) return stream;
+        const std::size_t depth = depth_at(place.start), columns = group_at(place.column);
+        if (block_.packed != nullptr || place.range > 0) {
+            constexpr std::size_t row = row_bytes / sizeof(T);
+            const std::size_t elements = depth * (columns < panel_ ? panel_padded<T>(columns) : columns);
+            stream.begin(panel_of(place, 0, columns), static_cast<std::ptrdiff_t>(row), (elements + row - 1) / row,
+                         tiles);
+        } else if (block_.b_column == 1) {
+            stream.begin(source(place), block_.b_row, depth, tiles);
+            stream.to = slot(place);
+            stream.panels = columns / panel_;
+            stream.panel_size = depth * panel_;
+        }
+        return stream;
+    }
+
+    void one_panel(Place place, std::size_t done, std::size_t columns, Stream<T> &stream) const {
+        const std::size_t depth = depth_at(place.start), column = place.column + done;
+        const std::size_t vectors = (columns + width<T> - 1) / width<T>;
+        const bool last = place.start + depth == block_.depth;
+        const T *a = block_.a + static_cast<std::ptrdiff_t>(place.start) * block_.a_column;
+        const T *packed_a = block_.packed_a + place.start / affine_chunk * block_.a_chunk;
+        TileWork<T> work;
+        work.depth = depth;
+        work.lanes = columns - (vectors - 1) * width<T>;
+        work.shift = in_panels_ ? 0 : width<T> - work.lanes;
+        work.first = place.start == 0;
+        work.bias = last && block_.bias != nullptr ? block_.bias + column : nullptr;
+        work.c_row = block_.c_row;
+        work.a_stride = block_.packed_a != nullptr ? static_cast<std::ptrdiff_t>(Tile<T>::rows)
+                        : transposed_              ? block_.a_column
+                                                   : block_.a_row;
+        work.b = panel_of(place, done, columns);
+        work.b_stride = in_panels_ ? static_cast<std::ptrdiff_t>(panel_padded<T>(columns)) : block_.b_row;
+        auto tile = [&](std::size_t row, std::size_t rows, std::size_t t) __attribute__((always_inline)) {
+            const std::ptrdiff_t i = static_cast<std::ptrdiff_t>(row);
+            work.a = block_.packed_a != nullptr ? packed_a + t * Tile<T>::rows * depth : a + i * block_.a_row;
+            work.c = block_.c + i * block_.c_row + column;
+            work.ahead = stream.from;
+            work.ahead_stride = stream.stride;
+            tiles<T>.of[rows - 1][vectors - 1][transposed_](work);
+            stream.after_tile();
+        };
+        if (few_ || vectors <= Tile<T>::vectors) {
+            tiles_.each(begin_of(place.range), end_of(place.range), tile);
+        } else if (place.range == 0) { // all rows at once
+            const RowTiles lower(block_.rows, wide_rows<T>);
+            lower.each(0, lower.count, tile);
+        }
+    }
+};
+
 template <class T> void product_block(const ProductBlock<T> &block) {
     if (block.packed == nullptr && block.b_column == 1 && block.rows <= 2) {
         block.rows == 1 ? row_by_row<T, 1>(block) : row_by_row<T, 2>(block);
@@ -401,84 +575,7 @@ template <class T> void product_block(const ProductBlock<T> &block) {
         functions[block.rows - 1](block);
         return;
     }
-    const bool transposed = block.a_column != 1 || block.packed_a != nullptr;
-    const std::size_t row_tiles = (block.rows + Tile<T>::rows - 1) / Tile<T>::rows;
-    // Where a whole vector would read past the row, and before it too, b is packed as well.
-    const bool pack = block.packed == nullptr && (block.pack || block.columns < width<T>);
-    const bool in_panels = pack || block.packed != nullptr;
-    const std::size_t vectors_fit =
-        !in_panels && !transposed && block.rows < Tile<T>::rows ? vectors_of_tile<T>(block.rows) : Tile<T>::vectors;
-    const std::size_t panel = vectors_fit * width<T>;
-    // What the tiles of a panel ask for: the next panel, whose place in b is this.
-    auto ahead_of = [&](std::size_t start, std::size_t column, std::size_t depth) -> Ahead {
-        if (!in_panels || start >= block.depth) return {};
-        const std::size_t left = block.depth - start, k = left < affine_chunk ? left : affine_chunk;
-        const std::size_t columns = block.columns - column < panel ? block.columns - column : panel;
-        const T *from = block.b + static_cast<std::ptrdiff_t>(start) * block.b_row +
-                        static_cast<std::ptrdiff_t>(column) * block.b_column;
-        std::ptrdiff_t stride = block.b_row;
-        std::size_t rows = k, length = columns;
-        if (block.packed != nullptr) {
-            from = block.packed + column * block.depth + start * panel_padded<T>(columns);
-            stride = static_cast<std::ptrdiff_t>(panel_padded<T>(columns));
-        } else if (block.b_column != 1) { // its columns lie each in a line
-            stride = block.b_column;
-            rows = columns, length = k;
-        }
-        const std::size_t times = row_tiles * askings(depth);
-        return {reinterpret_cast<const char *>(from), stride * static_cast<std::ptrdiff_t>(sizeof(T)),
-                (length * sizeof(T) + 63) / 64, times == 0 ? 0 : (rows + times - 1) / times};
-    };
-    std::size_t start = 0;
-    do { // at least once: depth 0 gives the bias
-        const std::size_t depth = block.depth - start < affine_chunk ? block.depth - start : affine_chunk;
-        const bool last = start + depth == block.depth;
-        const T *a = block.a + static_cast<std::ptrdiff_t>(start) * block.a_column;
-        const T *b = block.b + static_cast<std::ptrdiff_t>(start) * block.b_row;
-        const T *packed_a = block.packed_a + start / affine_chunk * block.a_chunk;
-        for (std::size_t column = 0; column < block.columns; column += panel) {
-            const std::size_t columns = block.columns - column < panel ? block.columns - column : panel;
-            const std::size_t vectors = (columns + width<T> - 1) / width<T>;
-            const std::size_t padded = panel_padded<T>(columns);
-            const T *source = b + static_cast<std::ptrdiff_t>(column) * block.b_column;
-            // Rows of a whole panel are laid out by the first tile as it reads them.
-            const bool packing = pack && block.b_column == 1 && columns == panel;
-            if (pack && !packing) pack_panels(source, block.b_row, block.b_column, depth, columns, block.workspace);
-            TileWork<T> work;
-            work.depth = depth;
-            work.lanes = columns - (vectors - 1) * width<T>;
-            work.shift = in_panels ? 0 : width<T> - work.lanes;
-            work.first = start == 0;
-            work.bias = last && block.bias != nullptr ? block.bias + column : nullptr;
-            work.c_row = block.c_row;
-            work.panel = block.workspace;
-            work.a_stride = block.packed_a != nullptr ? static_cast<std::ptrdiff_t>(Tile<T>::rows)
-                            : transposed              ? block.a_column
-                                                      : block.a_row;
-            work.ahead = column + panel < block.columns ? ahead_of(start, column + panel, depth)
-                                                        : ahead_of(start + depth, 0, depth);
-            const std::ptrdiff_t asked =
-                work.ahead.stride * static_cast<std::ptrdiff_t>(work.ahead.rows_at_once * askings(depth));
-            auto run = [&](std::size_t row, std::size_t height, std::size_t t) __attribute__((always_inline)) {
-                const std::ptrdiff_t i = static_cast<std::ptrdiff_t>(row);
-                work.a = block.packed_a != nullptr ? packed_a + t * Tile<T>::rows * depth : a + i * block.a_row;
-                work.c = block.c + i * block.c_row + column;
-                const bool from_source = t == 0 && packing;
-                work.b = from_source               ? source
-                         : pack                    ? block.workspace
-                         : block.packed != nullptr ? block.packed + column * block.depth + start * padded
-                                                   : source;
-                work.b_stride = in_panels && !from_source ? static_cast<std::ptrdiff_t>(padded) : block.b_row;
-                if (from_source && row_tiles > 1)
-                    tiles<T>.packing[height - 1][transposed](work);
-                else
-                    tiles<T>.of[height - 1][vectors - 1][transposed](work);
-                work.ahead.row += asked;
-            };
-            for_row_tiles<T>(block.rows, run);
-        }
-        start += depth;
-    } while (start < block.depth);
+    BlockProduct<T>(block).run();
 }
 
 // The bias gradient: the same rule with ones in place of x. Vectors columns at a time, as memory is read in lines.
