@@ -54,6 +54,9 @@ Cut cut_output(std::size_t m, std::size_t n, const Kernels<T> &kernels, std::siz
     while (threads > 1 && cut.row_blocks * cut.column_blocks < tasks_per_thread * threads &&
            (cut_columns(enough_columns) || cut_rows(kernels.block_rows / 2) || cut_columns(2 * kernels.panel_columns) ||
             cut_rows(2 * kernels.tile_rows))) {}
+    // As many for each thread: one left over would be waited for.
+    std::size_t &blocks = cut.column_blocks > 1 ? cut.column_blocks : cut.row_blocks;
+    blocks = ceil_div(blocks, threads) * threads;
     cut.rows = ceil_div(m, cut.row_blocks);
     cut.columns = ceil_div(ceil_div(n, cut.column_blocks), kernels.panel_columns) * kernels.panel_columns;
     cut.row_blocks = ceil_div(m, cut.rows);
