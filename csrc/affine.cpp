@@ -2,6 +2,7 @@
 #include "affine.hpp"
 
 #include <algorithm>
+#include <cstdint>
 #include <numeric>
 #include <utility>
 
@@ -66,6 +67,7 @@ Cut cut_output(std::size_t m, std::size_t n, const Kernels<T> &kernels, std::siz
 
 constexpr std::size_t panels_worth_packing = 8; // how often a row of a is read again, for its packing to pay
 constexpr std::size_t rows_in_cache = std::size_t(64) << 10; // bytes of a that the micro-tile reads as well unpacked
+constexpr double least_past_cache = 8 << 20;                 // bytes of a result that a cache hardly keeps
 constexpr double most_packed = 64 << 20;                     // bytes
 
 // a laid out for micro-tiles, by all threads: blocks of rows, chunk by chunk.
@@ -206,6 +208,10 @@ void product(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, Matri
     const std::size_t laid_out = packed != nullptr ? 0 : groups * kernels.group_columns * affine_chunk;
     const std::size_t workspace_size = laid_out + aside;
     Scratch<T> workspace(static_cast<std::size_t>(threads) * workspace_size);
+    const bool aligned =
+        reinterpret_cast<std::uintptr_t>(c) % cache_line == 0 && c_row % static_cast<std::ptrdiff_t>(line) == 0;
+    const bool past_cache = aligned && !uses_aside && !activation && bias == nullptr && k <= affine_chunk &&
+                            static_cast<double>(m) * static_cast<double>(n) * sizeof(T) >= least_past_cache;
     std::optional<Patience> patience;
     if (!serial) patience.emplace();
     parallel_for_slots(
@@ -232,6 +238,7 @@ void product(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, Matri
                                  : c + static_cast<std::ptrdiff_t>(row) * c_row + column;
                 block.c = uses_aside ? block.workspace + laid_out : target;
                 block.c_row = uses_aside ? static_cast<std::ptrdiff_t>(block.columns) : c_row;
+                block.past_cache = past_cache;
                 block.bias = bias == nullptr || turn ? nullptr : bias + column;
                 kernels.product(block);
                 if (turn) {

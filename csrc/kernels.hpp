@@ -31,8 +31,9 @@ template <class T> struct ProductBlock {
     const T *packed; // b's part as pack() lays it out, read instead of b; or nullptr
     T *c;
     std::ptrdiff_t c_row;
-    const T *bias; // one per column or nullptr
-    T *workspace;  // of this thread: workspace_groups() times group_columns times affine_chunk elements
+    const T *bias;   // one per column or nullptr
+    bool past_cache; // c, whose rows begin with cache lines, is not to be kept by caches; one chunk, and no bias
+    T *workspace;    // of this thread: workspace_groups() times group_columns times affine_chunk elements
 };
 
 // Ranges of rows that a block's products are made in, of nearly so many rows; a few more stay together.

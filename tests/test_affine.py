@@ -200,6 +200,18 @@ def test_bits_of_the_contract_however_it_is_done(size, dtype, isa, rng):
     oracles.assert_same_bits(tanh, pynn.tanh(y), "tanh")
 
 
+@pytest.mark.parametrize("columns", [1408, 1413, 1424])
+def test_results_larger_than_a_cache(columns, dtype, isa, threads, rng):
+    """8 MB and more, of one chunk: whole cache lines and not."""
+    x, dy = whole(rng, 4, 1500, dtype=dtype), whole(rng, 4, columns, dtype=dtype)
+    memory = np.full((1502, columns), 7, dtype)
+    w = np.ones((1500, columns), dtype)
+    for dw in (None, memory[1:-1]):
+        _, got, _ = pynn.affine_backward(dy, x, w, need_dx=False, out=(None, dw, None))
+        assert np.array_equal(got, x.T @ dy)
+    assert (memory[[0, -1]] == 7).all()
+
+
 def test_empty_sums_of_many_rows(dtype, isa):
     """k = 0, and no outputs to sum over, with several blocks of rows."""
     b = np.arange(20, dtype=dtype)

@@ -85,6 +85,7 @@ template <class T> struct TileWork {
     const T *bias;     // nullptr before the last chunk
     bool first;        // the first chunk: c is written, else added to
     std::size_t lanes; // of the last vector that belong to c; b read in place gives the last lanes, packed b the first
+    bool past_cache;   // c, of whole vectors and written once, does not go by way of the caches
     std::size_t shift; // by how many columns the last vector of b begins early
 };
 
@@ -101,7 +102,9 @@ template <class T, std::size_t Rows, std::size_t Vectors, bool Transposed> void 
     const T *a[pointers], *b = work.b;
     const std::ptrdiff_t a_stride = work.a_stride, b_stride = work.b_stride;
     const std::ptrdiff_t last = static_cast<std::ptrdiff_t>((Vectors - 1) * width<T> - work.shift);
-    for (std::size_t i = 0; i < Rows; ++i) __builtin_prefetch(work.c + static_cast<std::ptrdiff_t>(i) * work.c_row, 1);
+    if (!work.past_cache)
+        for (std::size_t i = 0; i < Rows; ++i)
+            __builtin_prefetch(work.c + static_cast<std::ptrdiff_t>(i) * work.c_row, 1);
     for (std::size_t p = 0; p < pointers; ++p)
         a[p] = work.a + static_cast<std::ptrdiff_t>(3 * p) * (Transposed ? 1 : a_stride);
     const T *ahead = work.ahead;
@@ -130,6 +133,14 @@ template <class T, std::size_t Rows, std::size_t Vectors, bool Transposed> void 
             for (std::size_t p = 0; p < pointers; ++p) a[p] += Transposed ? a_stride : 1;
             b += b_stride;
         }
+    }
+    if (work.past_cache) {
+        T *c = work.c;
+#pragma GCC unroll 16
+        for (std::size_t i = 0; i < Rows; ++i, c += work.c_row)
+#pragma GCC unroll 8
+            for (std::size_t j = 0; j < Vectors; ++j) store_past_cache(c + j * width<T>, sum[i][j]);
+        return;
     }
     const bool first = work.first, biased = work.bias != nullptr;
 #pragma GCC unroll 8
@@ -471,6 +482,7 @@ template <class T> class BlockProduct {
             laid_out = stream.to != nullptr;
             place = next;
         } while (place.start == 0 || place.start < block_.depth);
+        if (block_.past_cache) finish_past_cache();
     }
 
   private:
@@ -539,6 +551,7 @@ template <class T> class BlockProduct {
         work.lanes = columns - (vectors - 1) * width<T>;
         work.shift = in_panels_ ? 0 : width<T> - work.lanes;
         work.first = place.start == 0;
+        work.past_cache = block_.past_cache && columns == panel_;
         work.bias = last && block_.bias != nullptr ? block_.bias + column : nullptr;
         work.c_row = block_.c_row;
         work.a_stride = block_.packed_a != nullptr ? static_cast<std::ptrdiff_t>(Tile<T>::rows)

@@ -40,6 +40,12 @@ template <class V> PYNN_INLINE void store_first(element<V> *p, V v, std::size_t 
         _mm256_maskstore_epi64(reinterpret_cast<long long *>(p), (__m256i)mask, (__m256i)v);
 }
 
+// Past the caches, which need not read the line first; p is aligned to vectors. finish_past_cache() comes after the last one,
+// before another thread is told.
+PYNN_INLINE void store_past_cache(float *p, vec<float> v) { _mm256_stream_ps(p, v); }
+PYNN_INLINE void store_past_cache(double *p, vec<double> v) { _mm256_stream_pd(p, v); }
+PYNN_INLINE void finish_past_cache() { _mm_sfence(); }
+
 using Power = PowerInTwo;
 template <class V> PYNN_INLINE V look_up_eighth(const float (&table)[8], ints<V> i) {
     return _mm256_permutevar8x32_ps(load<V>(table), (__m256i)i);

@@ -79,6 +79,12 @@ struct Lookup {
     }
 };
 
+// Past the caches, which need not read the line first; p is aligned to vectors. finish_past_cache() comes after the last one,
+// before another thread is told.
+PYNN_INLINE void store_past_cache(float *p, vec<float> v) { _mm512_stream_ps(p, v); }
+PYNN_INLINE void store_past_cache(double *p, vec<double> v) { _mm512_stream_pd(p, v); }
+PYNN_INLINE void finish_past_cache() { _mm_sfence(); }
+
 template <class T> struct Tile;
 template <> struct Tile<float> {
     static constexpr std::size_t rows = 14, vectors = 2;

@@ -189,6 +189,9 @@ template <class V> PYNN_INLINE V look_up_eighth(const float (&table)[8], ints<V>
 }
 using Lookup = LookupByRow;
 
+template <class V> PYNN_INLINE void store_past_cache(element<V> *p, V v) { store(p, v); }
+PYNN_INLINE void finish_past_cache() {}
+
 template <class T> struct Tile;
 template <> struct Tile<float> {
     static constexpr std::size_t rows = 4, vectors = 2;
