@@ -14,6 +14,7 @@ namespace pynn {
 namespace {
 
 constexpr double serial_work = 1 << 19;                       // multiplications below which one thread is faster
+constexpr double short_work = 1 << 26;                        // over before a thread is likely to be interrupted
 constexpr std::size_t read_in_place = std::size_t(768) << 10; // bytes of b that stay in the second-level cache
 constexpr std::size_t most_rows_in_place = 2;                 // of a, where b is not in the cache
 constexpr std::size_t tasks_per_thread = 3;                   // so that a free thread can take over from a slow one
@@ -29,39 +30,46 @@ template <class T> bool rows_share_sets(MatrixView<T> b, std::size_t k) {
 
 constexpr std::size_t many_columns = 512, enough_columns = 128; // of a block with many rows, and with few
 
+// 0 .. n - 1 cut into parts of nearly as many whole units each.
+struct Parts {
+    std::size_t n = 0, unit = 1, count = 1;
+
+    std::size_t units() const { return ceil_div(n, unit); }
+    std::size_t begin(std::size_t part) const { return std::min(n, part * units() / count * unit); }
+    std::size_t size(std::size_t part) const { return begin(part + 1) - begin(part); }
+    std::size_t most() const { return std::min(n, ceil_div(units(), count) * unit); }
+    // Twice as many, unless they would be shorter than that.
+    bool halve(std::size_t least) {
+        if (n / count < 2 * least) return false;
+        count *= 2;
+        return true;
+    }
+};
+
 // How the outputs are cut into blocks for the threads.
 struct Cut {
-    std::size_t rows, columns, row_blocks, column_blocks;
+    Parts rows, columns;
+
+    std::size_t blocks() const { return rows.count * columns.count; }
 };
 
 template <class T>
-Cut cut_output(std::size_t m, std::size_t n, const Kernels<T> &kernels, std::size_t threads, bool whole_rows) {
-    Cut cut{};
+Cut cut_output(std::size_t m, std::size_t n, const Kernels<T> &kernels, std::size_t threads, bool whole_rows,
+               bool in_place, std::size_t blocks_per_thread) {
+    Cut cut{{m, kernels.tile_rows, 1}, {n, whole_rows ? n : kernels.panel_columns, 1}};
     const bool many_rows = row_ranges(m, kernels.block_rows) > 1;
-    cut.row_blocks = whole_rows && many_rows ? ceil_div(m, kernels.block_rows) : 1;
-    cut.column_blocks =
-        m <= most_rows_in_place || whole_rows ? 1 : ceil_div(n, many_rows ? many_columns : enough_columns);
-    auto cut_columns = [&](std::size_t least) {
-        if (whole_rows || n / cut.column_blocks < 2 * least) return false;
-        cut.column_blocks *= 2;
-        return true;
-    };
-    auto cut_rows = [&](std::size_t least) {
-        if (m / cut.row_blocks < 2 * least) return false;
-        cut.row_blocks *= 2;
-        return true;
-    };
-    // Columns before rows: each column of b is then packed once.
-    while (threads > 1 && cut.row_blocks * cut.column_blocks < tasks_per_thread * threads &&
-           (cut_columns(enough_columns) || cut_rows(kernels.block_rows / 2) || cut_columns(2 * kernels.panel_columns) ||
-            cut_rows(2 * kernels.tile_rows))) {}
+    if (whole_rows && many_rows) cut.rows.count = ceil_div(m, kernels.block_rows);
+    if (!whole_rows && m > most_rows_in_place)
+        cut.columns.count = ceil_div(n, many_rows ? many_columns : enough_columns);
+    const std::size_t enough = blocks_per_thread * threads, few_rows = 2 * kernels.tile_rows;
+    // Rows of a b that is read in place, else columns: each is then packed once.
+    while (threads > 1 && in_place && cut.blocks() < enough && cut.rows.halve(2 * few_rows)) {}
+    while (threads > 1 && cut.blocks() < enough &&
+           (cut.columns.halve(enough_columns) || cut.rows.halve(kernels.block_rows / 2) ||
+            cut.columns.halve(2 * kernels.panel_columns) || cut.rows.halve(few_rows))) {}
     // As many for each thread: one left over would be waited for.
-    std::size_t &blocks = cut.column_blocks > 1 ? cut.column_blocks : cut.row_blocks;
-    blocks = ceil_div(blocks, threads) * threads;
-    cut.rows = ceil_div(m, cut.row_blocks);
-    cut.columns = ceil_div(ceil_div(n, cut.column_blocks), kernels.panel_columns) * kernels.panel_columns;
-    cut.row_blocks = ceil_div(m, cut.rows);
-    cut.column_blocks = ceil_div(n, cut.columns);
+    Parts &last = cut.columns.count > 1 ? cut.columns : cut.rows;
+    last.count = std::min(ceil_div(last.count, threads) * threads, last.units());
     return cut;
 }
 
@@ -75,20 +83,18 @@ template <class T> struct PackedRows {
     std::size_t chunks, chunk, size;
 
     PackedRows(const Cut &cut, std::size_t k, const Kernels<T> &kernels) : chunks(ceil_div(k, affine_chunk)) {
-        const std::size_t rows = ceil_div(cut.rows, kernels.tile_rows) * kernels.tile_rows;
+        const std::size_t rows = ceil_div(cut.rows.most(), kernels.tile_rows) * kernels.tile_rows;
         chunk =
             ceil_div(rows * std::min(k, affine_chunk) * sizeof(T) + cache_line, cache_line) * cache_line / sizeof(T);
-        size = cut.row_blocks * chunks * chunk;
+        size = cut.rows.count * chunks * chunk;
     }
-    void pack(MatrixView<T> a, std::size_t m, std::size_t k, const Cut &cut, T *packed, const Kernels<T> &kernels,
-              int threads) const {
-        parallel_for_slots(cut.row_blocks * chunks, 1, threads, [&](std::size_t begin, std::size_t end, int) {
+    void pack(MatrixView<T> a, std::size_t k, const Cut &cut, T *packed, const Kernels<T> &kernels, int threads) const {
+        parallel_for_slots(cut.rows.count * chunks, 1, threads, [&](std::size_t begin, std::size_t end, int) {
             for (std::size_t i = begin; i < end; ++i) {
-                const std::size_t row = i / chunks * cut.rows, start = i % chunks * affine_chunk;
-                kernels.pack_rows(a.data + static_cast<std::ptrdiff_t>(row) * a.row +
-                                      static_cast<std::ptrdiff_t>(start) * a.column,
-                                  a.row, a.column, std::min(affine_chunk, k - start), std::min(cut.rows, m - row),
-                                  packed + i * chunk);
+                const std::size_t block = i / chunks, row = cut.rows.begin(block), start = i % chunks * affine_chunk;
+                kernels.pack_rows(
+                    a.data + static_cast<std::ptrdiff_t>(row) * a.row + static_cast<std::ptrdiff_t>(start) * a.column,
+                    a.row, a.column, std::min(affine_chunk, k - start), cut.rows.size(block), packed + i * chunk);
             }
         });
     }
@@ -163,7 +169,8 @@ void product(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, Matri
              const T *bias, std::optional<std::size_t> activation, T *c, std::ptrdiff_t c_row, bool accumulate) {
     if (m == 0 || n == 0) return;
     const Kernels<T> &kernels = active_kernels_of<T>();
-    const bool serial = static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k) < serial_work;
+    const double work = static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
+    const bool serial = work < serial_work;
     const int threads = serial ? 1 : thread_count();
     if (n == 1) b.column = 1;
     const bool turn =
@@ -174,21 +181,22 @@ void product(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, Matri
         a = a.transposed();
         b = b.transposed();
     }
-    const Cut cut = cut_output(m, n, kernels, static_cast<std::size_t>(threads), turn);
     // Micro-tiles read narrow columns of b, again and again: where a cache does not keep them, they are packed first.
     const double b_bytes = static_cast<double>(k) * static_cast<double>(n) * sizeof(T);
     const bool small = b_bytes <= read_in_place;
     const bool many_chunks = ceil_div(k, affine_chunk) >= tasks_per_thread * static_cast<std::size_t>(threads);
     if (!small && !serial && many_chunks && m <= most_rows_in_place && b.column == 1 && panels == nullptr)
         return product_by_chunks(m, n, k, a, b, bias, activation, c, c_row, accumulate);
-    const bool pack = b.column != 1 || (!small && cut.rows > most_rows_in_place) ||
-                      (cut.rows > 2 * kernels.tile_rows && rows_share_sets(b, k));
+    const bool pack =
+        b.column != 1 || (!small && m > most_rows_in_place) || (m > 2 * kernels.tile_rows && rows_share_sets(b, k));
+    const Cut cut = cut_output(m, n, kernels, static_cast<std::size_t>(threads), turn, !pack,
+                               !pack && work < short_work ? 1 : tasks_per_thread);
     const double a_bytes = static_cast<double>(m) * static_cast<double>(k) * sizeof(T);
     const bool pack_a = !turn && ceil_div(n, kernels.panel_columns) >= panels_worth_packing &&
                         a_bytes > rows_in_cache && a_bytes <= most_packed;
     const PackedRows<T> layout(cut, k, kernels);
     Scratch<T> rows(pack_a ? layout.size : 0);
-    if (pack_a) layout.pack(a, m, k, cut, rows.get(), kernels, threads);
+    if (pack_a) layout.pack(a, k, cut, rows.get(), kernels, threads);
     // Few rows keep the fma units busier on b itself, as long as it stays in the cache.
     const bool use_panels = panels != nullptr && (!small || m > kernels.tile_rows);
     const T *packed = use_panels ? panels->of(kernels) : nullptr;
@@ -202,9 +210,9 @@ void product(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, Matri
     }
     constexpr std::size_t line = cache_line / sizeof(T);
     const bool uses_aside = accumulate || turn; // where a block's sums are finished
-    const std::size_t aside = uses_aside ? ceil_div(cut.rows * cut.columns, line) * line : 0;
-    const std::size_t groups =
-        workspace_groups(row_ranges(cut.rows, kernels.block_rows), ceil_div(cut.columns, kernels.group_columns));
+    const std::size_t aside = uses_aside ? ceil_div(cut.rows.most() * cut.columns.most(), line) * line : 0;
+    const std::size_t groups = workspace_groups(row_ranges(cut.rows.most(), kernels.block_rows),
+                                                ceil_div(cut.columns.most(), kernels.group_columns));
     const std::size_t laid_out = packed != nullptr ? 0 : groups * kernels.group_columns * affine_chunk;
     const std::size_t workspace_size = laid_out + aside;
     Scratch<T> workspace(static_cast<std::size_t>(threads) * workspace_size);
@@ -214,50 +222,49 @@ void product(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, Matri
                             static_cast<double>(m) * static_cast<double>(n) * sizeof(T) >= least_past_cache;
     std::optional<Patience> patience;
     if (!serial) patience.emplace();
-    parallel_for_slots(
-        cut.row_blocks * cut.column_blocks, 1, threads, [&](std::size_t begin, std::size_t end, int slot) {
-            for (std::size_t t = begin; t < end; ++t) {
-                if (patience && patience->over()) return;
-                const std::size_t row = t % cut.row_blocks * cut.rows, column = t / cut.row_blocks * cut.columns;
-                ProductBlock<T> block;
-                block.rows = std::min(cut.rows, m - row);
-                block.columns = std::min(cut.columns, n - column);
-                block.depth = k;
-                block.a = a.data + static_cast<std::ptrdiff_t>(row) * a.row;
-                block.a_row = a.row;
-                block.a_column = a.column;
-                block.packed_a = pack_a ? rows.get() + t % cut.row_blocks * layout.chunks * layout.chunk : nullptr;
-                block.a_chunk = layout.chunk;
-                block.b = b.data + static_cast<std::ptrdiff_t>(column) * b.column;
-                block.b_row = b.row;
-                block.b_column = b.column;
-                block.pack = pack;
-                block.packed = packed == nullptr ? nullptr : packed + column * k;
-                block.workspace = workspace.get() + static_cast<std::size_t>(slot) * workspace_size;
-                T *target = turn ? c + static_cast<std::ptrdiff_t>(column) * c_row + row
-                                 : c + static_cast<std::ptrdiff_t>(row) * c_row + column;
-                block.c = uses_aside ? block.workspace + laid_out : target;
-                block.c_row = uses_aside ? static_cast<std::ptrdiff_t>(block.columns) : c_row;
-                block.past_cache = past_cache;
-                block.bias = bias == nullptr || turn ? nullptr : bias + column;
-                kernels.product(block);
-                if (turn) {
-                    kernels.transpose(block.c, block.c_row, block.rows, block.columns, target, c_row);
-                    for (std::size_t i = 0; i < block.columns && (activation || bias != nullptr);
-                         ++i, target += c_row) {
-                        if (bias != nullptr) add(bias + row, block.rows, target);
-                        if (activation) kernels.forward[*activation](target, target, block.rows);
-                    }
-                } else {
-                    for (std::size_t i = 0; i < block.rows && (activation || accumulate); ++i, target += c_row) {
-                        T *y = block.c + static_cast<std::ptrdiff_t>(i) * block.c_row;
-                        if (activation) kernels.forward[*activation](y, y, block.columns);
-                        if (accumulate) add(y, block.columns, target);
-                    }
+    parallel_for_slots(cut.blocks(), 1, threads, [&](std::size_t begin, std::size_t end, int slot) {
+        for (std::size_t t = begin; t < end; ++t) {
+            if (patience && patience->over()) return;
+            const std::size_t row_block = t % cut.rows.count, column_block = t / cut.rows.count;
+            const std::size_t row = cut.rows.begin(row_block), column = cut.columns.begin(column_block);
+            ProductBlock<T> block;
+            block.rows = cut.rows.size(row_block);
+            block.columns = cut.columns.size(column_block);
+            block.depth = k;
+            block.a = a.data + static_cast<std::ptrdiff_t>(row) * a.row;
+            block.a_row = a.row;
+            block.a_column = a.column;
+            block.packed_a = pack_a ? rows.get() + row_block * layout.chunks * layout.chunk : nullptr;
+            block.a_chunk = layout.chunk;
+            block.b = b.data + static_cast<std::ptrdiff_t>(column) * b.column;
+            block.b_row = b.row;
+            block.b_column = b.column;
+            block.pack = pack;
+            block.packed = packed == nullptr ? nullptr : packed + column * k;
+            block.workspace = workspace.get() + static_cast<std::size_t>(slot) * workspace_size;
+            T *target = turn ? c + static_cast<std::ptrdiff_t>(column) * c_row + row
+                             : c + static_cast<std::ptrdiff_t>(row) * c_row + column;
+            block.c = uses_aside ? block.workspace + laid_out : target;
+            block.c_row = uses_aside ? static_cast<std::ptrdiff_t>(block.columns) : c_row;
+            block.past_cache = past_cache;
+            block.bias = bias == nullptr || turn ? nullptr : bias + column;
+            kernels.product(block);
+            if (turn) {
+                kernels.transpose(block.c, block.c_row, block.rows, block.columns, target, c_row);
+                for (std::size_t i = 0; i < block.columns && (activation || bias != nullptr); ++i, target += c_row) {
+                    if (bias != nullptr) add(bias + row, block.rows, target);
+                    if (activation) kernels.forward[*activation](target, target, block.rows);
                 }
-                if (patience) patience->ask(slot);
+            } else {
+                for (std::size_t i = 0; i < block.rows && (activation || accumulate); ++i, target += c_row) {
+                    T *y = block.c + static_cast<std::ptrdiff_t>(i) * block.c_row;
+                    if (activation) kernels.forward[*activation](y, y, block.columns);
+                    if (accumulate) add(y, block.columns, target);
+                }
             }
-        });
+            if (patience) patience->ask(slot);
+        }
+    });
     if (patience) patience->end();
 }
 
