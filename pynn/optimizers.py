@@ -18,7 +18,8 @@ network needs an optimizer of its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Any, ClassVar
 
 import numpy as np
@@ -30,6 +31,14 @@ from ._checks import integer, real_array
 __all__ = ["SGD", "AdaGrad", "Adam", "AdamW", "Momentum", "Nesterov", "Optimizer", "RMSprop"]
 
 Array = npt.NDArray[Any]
+
+
+def _values_of(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
+    """Return what gives an object's attributes of those names, sooner than a loop does."""
+    if not names:
+        return lambda _: ()
+    values = attrgetter(*names)
+    return values if len(names) > 1 else lambda owner: (values(owner),)
 
 
 class Optimizer:
@@ -56,6 +65,10 @@ class Optimizer:
     _hyperparameters: ClassVar[tuple[str, ...]]
     _states: ClassVar[tuple[str, ...]] = ()
     _decoupled: ClassVar[bool] = False
+    _values: ClassVar[list[Callable[[Any], tuple[Any, ...]]]]  # of the hyperparameters, the states
+
+    def __init_subclass__(cls) -> None:
+        cls._values = [_values_of(cls._hyperparameters), _values_of(cls._states)]
 
     def __init__(
         self, weight_decay: float, clip_value: float | None, clip_norm: float | None
@@ -86,13 +99,14 @@ class Optimizer:
             If a parameter has no gradient or cannot be written to, or a hyperparameter is out of
             range; before anything is changed.
         """
+        hyperparameters, states = self._values
         functions().update(
             self._rule,
             params,
             grads,
-            tuple([getattr(self, name) for name in self._states]),
+            states(self),
             self.iter + 1,
-            tuple([getattr(self, name) for name in self._hyperparameters]),
+            hyperparameters(self),
             self.weight_decay,
             self._decoupled,
             self.clip_value,

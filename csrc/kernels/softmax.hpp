@@ -31,11 +31,7 @@ template <> struct PartialSums<float> {
         }
     }
     PYNN_INLINE void total(double *high, double *low) const {
-        double s[partial_results];
-        for (std::size_t j = 0; j < vectors; ++j) store(s + j * width<double>, sum[j]);
-        for (std::size_t half = partial_results / 2; half > 0; half /= 2)
-            for (std::size_t j = 0; j < half; ++j) s[j] += s[j + half];
-        *high = s[0];
+        *high = folded(sum, [](auto a, auto b) { return a + b; });
         *low = 0;
     }
 };
@@ -105,13 +101,7 @@ template <class V> PYNN_INLINE V larger(V v, V other) {
 }
 // Of several vectors; NaN may be passed over.
 template <class V, std::size_t vectors> PYNN_INLINE element<V> greatest_lane(const V (&v)[vectors]) {
-    using T = element<V>;
-    constexpr std::size_t count = vectors * width<T>;
-    T lanes[count];
-    for (std::size_t j = 0; j < vectors; ++j) store(lanes + j * width<T>, v[j]);
-    for (std::size_t half = count / 2; half > 0; half /= 2)
-        for (std::size_t j = 0; j < half; ++j) lanes[j] = lanes[j + half] > lanes[j] ? lanes[j + half] : lanes[j];
-    return lanes[0];
+    return folded(v, [](auto a, auto b) { return b > a ? b : a; });
 }
 // NaN may be passed over, but for one at the start
 template <class T> PYNN_INLINE T greatest_of_row(const T *x, std::size_t n) {

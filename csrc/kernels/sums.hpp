@@ -42,11 +42,7 @@ struct Interleaved {
     Wide sum[vectors] = {};
 
     double total() const {
-        double s[partial_results];
-        for (std::size_t j = 0; j < vectors; ++j) store(s + j * wide_lanes, sum[j]);
-        for (std::size_t half = partial_results / 2; half > 0; half /= 2)
-            for (std::size_t j = 0; j < half; ++j) s[j] += s[j + half];
-        return s[0];
+        return folded(sum, [](auto a, auto b) { return a + b; });
     }
 };
 

@@ -91,6 +91,25 @@ template <bool Second> PYNN_INLINE vec<double> converted_half(vec<float> v) {
     return convert<vec<double>>(half_of<Second>(v));
 }
 
+// f of the first and the second half of the lanes, again and again, down to one number
+template <class V, class F, std::size_t... I> PYNN_INLINE element<V> folded(V v, F f, std::index_sequence<I...>) {
+    constexpr std::size_t half = sizeof...(I);
+    if constexpr (half == 1)
+        return f(v[0], v[1]);
+    else
+        return folded(f(__builtin_shufflevector(v, v, I...), __builtin_shufflevector(v, v, (I + half)...)), f,
+                      std::make_index_sequence<half / 2>());
+}
+template <class V, std::size_t vectors, class F> PYNN_INLINE element<V> folded(const V (&v)[vectors], F f) {
+    if constexpr (vectors == 1) {
+        return folded(v[0], f, std::make_index_sequence<width<element<V>> / 2>());
+    } else {
+        V half[vectors / 2];
+        for (std::size_t j = 0; j < vectors / 2; ++j) half[j] = f(v[j], v[j + vectors / 2]);
+        return folded(half, f);
+    }
+}
+
 template <class V> constexpr ints<V> sign_bits() {
     using I = typename integers<sizeof(element<V>)>::signed_type;
     return static_cast<I>(std::uint64_t(1) << (8 * sizeof(I) - 1)) - ints<V>{};
