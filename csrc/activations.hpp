@@ -160,6 +160,10 @@ enum class ActivationNumber : std::size_t { PYNN_ACTIVATIONS(PYNN_NUMBER) };
 namespace pynn::PYNN_ISA {
 namespace {
 
+// Bases of functions so cheap, or whose backward is, that memory sets their pace.
+struct LightBackward {};
+struct Light : LightBackward {};
+
 // dy where `on`, else 0, for an infinite dy too
 template <class V, class I> PYNN_INLINE V passed(I on, V dy, V saved) {
     return keep_nan(saved, select(on, dy, keep_nan(dy, V{})));
@@ -249,17 +253,17 @@ template <class V> struct Logistic<V, true> {
     }
 };
 
-struct relu {
+struct relu : Light {
     template <class V> static PYNN_INLINE V forward(V x) { return select(x <= 0, V{}, x); }
     template <class V> static PYNN_INLINE V backward(V dy, V y) { return passed(y > 0, dy, y); }
 };
 
-struct relu6 {
+struct relu6 : Light {
     template <class V> static PYNN_INLINE V forward(V x) { return select(x <= 0, V{}, select(x > 6, 6 - V{}, x)); }
     template <class V> static PYNN_INLINE V backward(V dy, V y) { return passed((y > 0) & (y < 6), dy, y); }
 };
 
-struct leaky_relu {
+struct leaky_relu : Light {
     template <class V> static PYNN_INLINE V forward(V x, V slope) {
         return keep_nan(slope, select(x > 0, x, x * slope));
     }
@@ -278,7 +282,7 @@ struct prelu {
     }
 };
 
-struct elu {
+struct elu : LightBackward {
     template <class V> static PYNN_INLINE V forward(V x) {
         return select(x > 0, x, with_sign_of(rounded_expm1(select(x > 0, V{}, x)), x));
     }
@@ -292,7 +296,7 @@ struct elu {
     }
 };
 
-struct celu {
+struct celu : LightBackward {
     template <class V> static PYNN_INLINE V forward(V x) { return elu::forward(x); }
     template <class V> static PYNN_INLINE V forward(V x, V alpha) {
         V t = select(x > 0, V{}, x) / alpha;
@@ -327,7 +331,7 @@ struct celu {
     }
 };
 
-struct selu {
+struct selu : LightBackward {
     static constexpr double scale = 1.0507009873554805, scaled_alpha = 1.7580993408473766;
     static constexpr double scaled_alpha_low = 0x1.092dbf6372048p-54;
     template <class V> static PYNN_INLINE V forward(V x) {
@@ -483,7 +487,7 @@ struct mish {
     }
 };
 
-struct sigmoid {
+struct sigmoid : LightBackward {
     template <class V> static PYNN_INLINE V forward(V x) {
         if constexpr (by_table<V>) {
             ShortExponential<V> e = short_exp(negative_magnitude(x)), gate = or_one(x, e);
@@ -501,7 +505,7 @@ struct sigmoid {
     template <class V> static PYNN_INLINE V backward(V dy, V y) { return dy * fma(-y, y, y); }
 };
 
-struct tanh {
+struct tanh : LightBackward {
     template <class V> static PYNN_INLINE V forward(V x) {
         if constexpr (by_table<V>) {
             V a = at_most(tanh_table.greatest[0], magnitude(x));
@@ -663,7 +667,7 @@ struct squareplus {
     }
 };
 
-struct softsign {
+struct softsign : LightBackward {
     template <class V> static PYNN_INLINE V forward(V x) {
         V a = magnitude(x), limit = splat<V>(sizeof(element<V>) == 4 ? 0x1p30f : 0x1p60);
         a = select(a > limit, limit, a);
@@ -675,7 +679,7 @@ struct softsign {
     }
 };
 
-struct hard_sigmoid {
+struct hard_sigmoid : Light {
     template <class V> static PYNN_INLINE Parts<V> line(V x) { // (x + 3) / 6
         return product(two_sum(x, 3 - V{}), constant<V>(0x1.5555555555555p-3, 0x1.5555555555555p-57));
     }
@@ -683,7 +687,7 @@ struct hard_sigmoid {
     template <class V> static PYNN_INLINE V backward(V dy, V y) { return passed((y > 0) & (y < 1), dy / 6, y); }
 };
 
-struct hard_swish {
+struct hard_swish : Light {
     template <class V> static PYNN_INLINE V forward(V x) {
         V bounded = bounded_by(3, x);
         Parts<V> gate = hard_sigmoid::line(bounded);
@@ -696,7 +700,7 @@ struct hard_swish {
     }
 };
 
-struct hard_tanh {
+struct hard_tanh : Light {
     template <class V> static PYNN_INLINE V forward(V x, V least, V greatest) {
         return if_valid(least <= greatest, select(x < least, least, select(x > greatest, greatest, x)));
     }
@@ -705,7 +709,7 @@ struct hard_tanh {
     }
 };
 
-struct hard_shrink {
+struct hard_shrink : Light {
     template <class V> static PYNN_INLINE V forward(V x, V lambda) {
         return if_valid(lambda >= 0, select(magnitude(x) <= lambda, V{}, x));
     }
@@ -714,7 +718,7 @@ struct hard_shrink {
     }
 };
 
-struct soft_shrink {
+struct soft_shrink : Light {
     template <class V> static PYNN_INLINE V forward(V x, V lambda) {
         return if_valid(lambda >= 0, select(magnitude(x) <= lambda, V{}, x - with_sign_of(lambda, x)));
     }
@@ -723,7 +727,7 @@ struct soft_shrink {
     }
 };
 
-struct threshold {
+struct threshold : Light {
     template <class V> static PYNN_INLINE V forward(V x, V threshold, V value) {
         return keep_nan(threshold, select(x <= threshold, value, x));
     }
@@ -732,7 +736,7 @@ struct threshold {
     }
 };
 
-struct exponential {
+struct exponential : LightBackward {
     template <class V> static PYNN_INLINE V forward(V x) {
         if constexpr (by_table<V>) {
             auto e = short_exp(at_most(EighthConstants::greatest, x));
@@ -746,7 +750,7 @@ struct exponential {
     template <class V> static PYNN_INLINE V backward(V dy, V y) { return dy * y; }
 };
 
-struct linear {
+struct linear : Light {
     template <class V> static PYNN_INLINE V forward(V x) { return x; }
     template <class V> static PYNN_INLINE V backward(V dy, V y) { return keep_nan(y, dy); }
 };

@@ -59,6 +59,8 @@ template <class T> struct Kernels {
     // Elementwise; in place is allowed where pointers are equal.
     void (*forward[activation_count])(const T *x, T *y, std::size_t n);
     void (*backward[activation_count])(const T *dy, const T *saved, T *dx, std::size_t n);
+    // Whether memory sets their pace, rather than arithmetic
+    bool light_forward[activation_count], light_backward[activation_count];
     // The same with parameters: values[j] is one number where steps[j] is 0, else one per element.
     void (*forward_given[activation_count])(const T *x, const T *const *values, const std::size_t *steps, T *y,
                                             std::size_t n);
@@ -69,6 +71,9 @@ template <class T> struct Kernels {
     void (*glu)(const T *a, const T *b, T *y, std::size_t n);
     void (*glu_backward)(const T *dy, const T *a, const T *b, T *da, T *db, std::size_t n);
     void (*fused_multiply_add)(const T *a, const T *b, const T *c, T *y, std::size_t n);
+    // To memory that caches need not keep; after the last copy, finish_past_cache() on the same thread.
+    void (*copy_past_cache)(const T *from, T *to, std::size_t n);
+    void (*finish_past_cache)();
 
     // One row each.
     void (*softmax)(const T *x, T *y, std::size_t n);

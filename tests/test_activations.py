@@ -210,6 +210,27 @@ def test_odd_bits_raise_no_flags(name, dtype, isa, rng):
             )
 
 
+def test_results_larger_than_any_cache(dtype, isa, threads, rng):
+    """The bits of small parts, wherever the result begins, and nothing beyond it."""
+    n = (32 << 20) // dtype().itemsize + 5
+    part = rng.standard_normal(1021).astype(dtype)
+    x, dy = np.resize(part, n), np.resize(part[::-1], n)
+    memory = np.full(n + 3, 7, dtype)
+    for function, args, small in (
+        (pynn.relu, (x,), (part,)),
+        (pynn.tanh_backward, (dy, x), (part[::-1], part)),
+    ):
+        want = np.resize(function(*small), n)
+        for start in (1, 2):
+            function(*args, out=memory[start : start + n])
+            oracles.assert_same_bits(memory[start : start + n], want)
+            assert (memory[:start] == 7).all() and (memory[start + n :] == 7).all()
+            memory[...] = 7
+        oracles.assert_same_bits(function(*args), want)
+    pynn.relu(x, out=x)
+    oracles.assert_same_bits(x, np.resize(pynn.relu(part), n), "in place")
+
+
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_is_a_ufunc(name, rng):
     activation = pynn.ACTIVATIONS[name]

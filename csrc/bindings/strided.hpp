@@ -87,9 +87,29 @@ template <int Inputs, int Parameters = 0, int Outputs = 1> struct Elementwise {
     }
 };
 
-// call(inputs, steps of parameters: 0 or 1, outputs, n) for operands of type From, computed as T.
+// Results that no cache keeps, of light functions: they are made in a small buffer, part by part, and copied past the caches, which then need
+// not read what is overwritten.
+inline constexpr std::size_t least_past_cache = std::size_t(32) << 20; // bytes of a result
+template <int Inputs, int Outputs, class T, class Call>
+void call_past_cache(const T *const (&in)[Inputs], const bool (&moves)[Inputs], const std::size_t *parameter_steps,
+                     T *const (&out)[Outputs], std::size_t n, Call call) {
+    const Kernels<T> &kernels = active_kernels_of<T>();
+    alignas(64) T buffers[Outputs][buffer_length];
+    T *made[Outputs];
+    for (int j = 0; j < Outputs; ++j) made[j] = buffers[j];
+    for (std::size_t i = 0; i < n; i += buffer_length) {
+        const T *from[Inputs];
+        for (int j = 0; j < Inputs; ++j) from[j] = in[j] + (moves[j] ? i : 0);
+        const std::size_t count = std::min<std::size_t>(buffer_length, n - i);
+        call(from, parameter_steps, made, count);
+        for (int j = 0; j < Outputs; ++j) kernels.copy_past_cache(made[j], out[j] + i, count);
+    }
+    kernels.finish_past_cache();
+}
+
+// call(inputs, steps of parameters: 0 or 1, outputs, n) for operands of type From, computed as T. light: see kernels.hpp.
 template <class Family, class From, class T, class Call>
-void elementwise(char *const *operands, std::ptrdiff_t n, const std::ptrdiff_t *steps, Call call) {
+void elementwise(char *const *operands, std::ptrdiff_t n, const std::ptrdiff_t *steps, Call call, bool light = false) {
     constexpr int inputs = Family::inputs, count_of_operands = Family::operands;
     std::size_t parameter_steps[Parameters::most] = {};
     bool contiguous = std::is_same_v<From, T>;
@@ -97,6 +117,11 @@ void elementwise(char *const *operands, std::ptrdiff_t n, const std::ptrdiff_t *
         const bool is_parameter = Family::is_parameter(j);
         if (is_parameter) parameter_steps[j - inputs + Family::parameters] = steps[j] != 0;
         contiguous = contiguous && (steps[j] == sizeof(T) || n == 1 || (is_parameter && steps[j] == 0));
+    }
+    bool past_cache = light && static_cast<std::size_t>(n) * sizeof(T) >= least_past_cache, moves[inputs];
+    for (int j = 0; j < inputs; ++j) {
+        moves[j] = steps[j] != 0;
+        for (int k = inputs; k < count_of_operands; ++k) past_cache = past_cache && operands[j] != operands[k];
     }
     parallel_for(static_cast<std::size_t>(n), elementwise_grain, [&](std::size_t begin, std::size_t end) {
         const T *in[inputs];
@@ -109,7 +134,10 @@ void elementwise(char *const *operands, std::ptrdiff_t n, const std::ptrdiff_t *
                 else
                     out[j - inputs] = operand;
             }
-            call(in, parameter_steps, out, end - begin);
+            if (past_cache)
+                call_past_cache(in, moves, parameter_steps, out, end - begin, call);
+            else
+                call(in, parameter_steps, out, end - begin);
             return;
         }
         T buffers[count_of_operands][buffer_length];

@@ -2,6 +2,8 @@
 // others'. The last, partial vector is loaded and stored through a mask: nothing beyond n is touched.
 #pragma once
 
+#include <cstdint>
+
 #include "simd/vec.hpp"
 
 namespace pynn::PYNN_ISA {
@@ -44,6 +46,18 @@ PYNN_INLINE void map(std::size_t n, T *result, F f, const Operands *...operands)
     }
     for (; i < n; i += lanes) store_up_to(result + i, f(load_up_to<V>(operands + i, n - i)...), n - i);
 }
+
+// finish_past_cache() comes after the last of several.
+template <class T> void copy_past_cache(const T *from, T *to, std::size_t n) {
+    constexpr std::size_t line = 64 / sizeof(T);
+    std::size_t i = 0;
+    for (; i < n && reinterpret_cast<std::uintptr_t>(to + i) % 64 != 0; ++i) to[i] = from[i];
+    for (; i + line <= n; i += line)
+#pragma GCC unroll 4
+        for (std::size_t j = 0; j < line; j += width<T>) store_past_cache(to + i + j, load<vec<T>>(from + i + j));
+    for (; i < n; ++i) to[i] = from[i];
+}
+inline void last_past_cache() { finish_past_cache(); }
 
 } // namespace
 } // namespace pynn::PYNN_ISA
