@@ -16,7 +16,8 @@ namespace {
 constexpr double serial_work = 1 << 19;                       // multiplications below which one thread is faster
 constexpr double short_work = 1 << 26;                        // over before a thread is likely to be interrupted
 constexpr std::size_t read_in_place = std::size_t(768) << 10; // bytes of b that stay in the second-level cache
-constexpr std::size_t most_rows_in_place = 2;                 // of a, where b is not in the cache
+constexpr std::size_t most_rows_unpacked = 4;                 // of a, where the columns of b lie each in a line
+constexpr std::size_t most_rows_in_place = 4;                 // of a, where b is not in the cache
 constexpr std::size_t tasks_per_thread = 3;                   // so that a free thread can take over from a slow one
 
 std::size_t ceil_div(std::size_t a, std::size_t b) { return (a + b - 1) / b; }
@@ -184,6 +185,16 @@ void product(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, Matri
     // Micro-tiles read narrow columns of b, again and again: where a cache does not keep them, they are packed first.
     const double b_bytes = static_cast<double>(k) * static_cast<double>(n) * sizeof(T);
     const bool small = b_bytes <= read_in_place;
+    // A small b of few columns, each in a line, is turned and then read in place.
+    constexpr std::size_t line = cache_line / sizeof(T);
+    const bool turn_b = b.column != 1 && b.row == 1 && !turn && panels == nullptr && small && m > most_rows_unpacked &&
+                        n >= line && n < panels_worth_packing * kernels.panel_columns;
+    const std::size_t stride = ceil_div(n, line) * line;
+    Scratch<T> turned(turn_b ? k * stride : 0);
+    if (turn_b) {
+        kernels.transpose(b.data, b.column, n, k, turned.get(), static_cast<std::ptrdiff_t>(stride));
+        b = {turned.get(), static_cast<std::ptrdiff_t>(stride), 1};
+    }
     const bool many_chunks = ceil_div(k, affine_chunk) >= tasks_per_thread * static_cast<std::size_t>(threads);
     if (!small && !serial && many_chunks && m <= most_rows_in_place && b.column == 1 && panels == nullptr)
         return product_by_chunks(m, n, k, a, b, bias, activation, c, c_row, accumulate);
@@ -201,14 +212,13 @@ void product(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, Matri
     const bool use_panels = panels != nullptr && (!small || m > kernels.tile_rows);
     const T *packed = use_panels ? panels->of(kernels) : nullptr;
     // Once for all where columns lie each in a line, which is then read to its end.
-    const bool pack_b = packed == nullptr && b.column != 1 && k > 0 && b_bytes <= most_packed;
+    const bool pack_b = packed == nullptr && b.column != 1 && k > 0 && b_bytes <= most_packed && m > most_rows_unpacked;
     const std::size_t panel = kernels.panel_columns;
     Scratch<T> columns(pack_b ? ceil_div(n, panel) * panel * k : 0);
     if (pack_b) {
         pack_columns(b, n, k, columns.get(), kernels, threads);
         packed = columns.get();
     }
-    constexpr std::size_t line = cache_line / sizeof(T);
     const bool uses_aside = accumulate || turn; // where a block's sums are finished
     const std::size_t aside = uses_aside ? ceil_div(cut.rows.most() * cut.columns.most(), line) * line : 0;
     const std::size_t groups = workspace_groups(row_ranges(cut.rows.most(), kernels.block_rows),

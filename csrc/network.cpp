@@ -54,7 +54,7 @@ double network_gradient(std::size_t m, MatrixView<T> x, const std::vector<Networ
 
     T *dy = gradients.get(), *dx = dy + padded(m * widest);
     const T scale = static_cast<T>(1.0 / static_cast<double>(m));
-    parallel_for(m, std::max<std::size_t>(1, elementwise_grain / 4 / (classes + 16)),
+    parallel_for(m, std::max<std::size_t>(1, elementwise_grain / 16 / (classes + 16)),
                  [&](std::size_t begin, std::size_t end) {
                      T *rows = y + begin * classes, *d = dy + begin * classes;
                      kernels.softmax_loss(rows, rows, end - begin, classes, labels + begin, losses.get() + begin);

@@ -337,7 +337,7 @@ void pack_panels(const T *b, std::ptrdiff_t b_row, std::ptrdiff_t b_column, std:
         pack_by_column(b, b_column, depth, columns, packed);
 }
 
-// One or two rows of a times a b read in place, whole rows of which go by as memory likes it: the sums of a strip of
+// One to four rows of a times a b read in place, whole rows of which go by as memory likes it: the sums of a strip of
 // columns stay in the first-level cache, and Depth terms are added to each at a time.
 template <class T, std::size_t Rows> void row_by_row(const ProductBlock<T> &block) {
     using V = vec<T>;
@@ -578,8 +578,10 @@ template <class T> class BlockProduct {
 };
 
 template <class T> void product_block(const ProductBlock<T> &block) {
-    if (block.packed == nullptr && block.b_column == 1 && block.rows <= 2) {
-        block.rows == 1 ? row_by_row<T, 1>(block) : row_by_row<T, 2>(block);
+    if (block.packed == nullptr && block.b_column == 1 && block.rows <= 4) {
+        constexpr void (*functions[])(const ProductBlock<T> &) = {row_by_row<T, 1>, row_by_row<T, 2>, row_by_row<T, 3>,
+                                                                  row_by_row<T, 4>};
+        functions[block.rows - 1](block);
         return;
     }
     if (block.packed == nullptr && block.b_column != 1 && block.b_row == 1 && block.rows <= 4) {
