@@ -47,7 +47,7 @@ void pack_group(const T *b, std::ptrdiff_t b_row, std::size_t rows, std::size_t 
 constexpr std::size_t ask_interval = 32; // of k, from one row to the next
 template <class T> struct Stream {
     const T *from; // something readable where there is nothing to ask for
-    std::ptrdiff_t stride = 0;
+    std::ptrdiff_t stride = 0, line = 0;
     std::size_t rows = 0, at_once = 0; // still to come, after a tile
     T *to = nullptr;                   // where the group goes; nullptr: rows are but asked for
     std::size_t panels = 0, panel_size = 0;
@@ -73,9 +73,9 @@ template <class T> struct Stream {
 };
 
 template <class T> struct TileWork {
-    const T *ahead; // what is asked for, row by row
-    std::ptrdiff_t ahead_stride;
-    std::size_t depth; // at most affine_chunk
+    const T *ahead;                          // what is asked for, four lines at a time
+    std::ptrdiff_t ahead_line, ahead_stride; // from line to line, and from one asking to the next
+    std::size_t depth;                       // at most affine_chunk
     const T *a;
     std::ptrdiff_t a_stride; // of rows, or of columns where rows have unit stride
     const T *b;
@@ -110,7 +110,7 @@ template <class T, std::size_t Rows, std::size_t Vectors, bool Transposed> void 
     const T *ahead = work.ahead;
     for (std::size_t left = work.depth; left > 0;) {
 #pragma GCC unroll 4
-        for (std::size_t j = 0; j < row_bytes; j += 64) __builtin_prefetch(ahead + j / sizeof(T));
+        for (std::ptrdiff_t j = 0; j < 4; ++j) __builtin_prefetch(ahead + j * work.ahead_line);
         ahead += work.ahead_stride;
         const std::size_t now = left < ask_interval ? left : ask_interval;
         left -= now;
@@ -524,9 +524,12 @@ template <class T> class BlockProduct {
     // What so many tiles read ahead.
     Stream<T> stream_of(Place place, std::size_t tiles) const {
         Stream<T> stream{block_.a};
-        if (!in_panels_ || place.start >= block_.depth) return stream;
+        if (place.start >= block_.depth) return stream;
         const std::size_t depth = depth_at(place.start), columns = group_at(place.column);
-        if (block_.packed != nullptr || place.range > 0) {
+        stream.line = in_panels_ ? 64 / sizeof(T) : block_.b_row;
+        if (!in_panels_) { // a panel's last line, as the panel before had the others
+            stream.begin(source(place) + panel_ - 1, block_.b_row, depth, tiles);
+        } else if (block_.packed != nullptr || place.range > 0) {
             constexpr std::size_t row = row_bytes / sizeof(T);
             const std::size_t elements = depth * (columns < panel_ ? panel_padded<T>(columns) : columns);
             stream.begin(panel_of(place, 0, columns), static_cast<std::ptrdiff_t>(row), (elements + row - 1) / row,
@@ -564,7 +567,8 @@ template <class T> class BlockProduct {
             work.a = block_.packed_a != nullptr ? packed_a + t * Tile<T>::rows * depth : a + i * block_.a_row;
             work.c = block_.c + i * block_.c_row + column;
             work.ahead = stream.from;
-            work.ahead_stride = stream.stride;
+            work.ahead_line = stream.line;
+            work.ahead_stride = in_panels_ ? stream.stride : 4 * stream.stride;
             tiles<T>.of[rows - 1][vectors - 1][transposed_](work);
             stream.after_tile();
         };
