@@ -53,9 +53,11 @@ template <class V> PYNN_INLINE V look_up_eighth(const float (&table)[8], ints<V>
 
 // A table by row: a vector each, transposed.
 struct Lookup : LookupByRow {
-    template <class V> PYNN_INLINE void find(ints<V> row, V (&columns)[table_columns]) const {
+    template <bool Alone, class V> PYNN_INLINE void find(ints<V> row, V (&columns)[table_columns]) const {
         alignas(32) int at[width<float>];
         store(at, static_cast<int>(table_columns) * (row & static_cast<int>(table_rows - 1)));
+        // By way of memory: GCC would extract lanes, at two operations each. With more to do beside, that is no gain.
+        if constexpr (Alone) __asm__("" : "+m"(at));
         const float *first = rows[0];
         vec<float> pairs[table_columns]; // halves of rows i and i + 4
 #pragma GCC unroll 4

@@ -72,7 +72,7 @@ struct Lookup {
     alignas(64) float columns[table_columns][table_rows];
 
     constexpr void set(std::size_t row, std::size_t column, float value) { columns[column][row] = value; }
-    template <class V> PYNN_INLINE void find(ints<V> row, V (&found)[table_columns]) const {
+    template <bool Alone, class V> PYNN_INLINE void find(ints<V> row, V (&found)[table_columns]) const {
 #pragma GCC unroll 8
         for (std::size_t j = 0; j < table_columns; ++j)
             found[j] = _mm512_permutex2var_ps(load<V>(columns[j]), (__m512i)row, load<V>(columns[j] + width<float>));

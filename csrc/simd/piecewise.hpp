@@ -40,7 +40,7 @@ template <const Table &table, class V> PYNN_INLINE Parts<V> piecewise(V a, ints<
     V centre = as<V>((bits(w) & ~(2 * half - 1)) | half) - static_cast<float>(table.offset);
     V d = a - centre;
     V c[table_columns];
-    lookup<table>.find(row, c);
+    lookup<table>.template find<table.second == 0>(row, c);
     V p = c[table_columns - 1];
 #pragma GCC unroll 8
     for (std::size_t i = table_columns - 2; i > 0; --i) p = fma(p, d, c[i]);

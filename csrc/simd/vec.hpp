@@ -151,12 +151,12 @@ template <class V> PYNN_INLINE V look_up_by_lane(const float (&table)[8], ints<V
     return v;
 }
 
-// A table by row, read lane by lane.
+// A table by row, read lane by lane. Alone: its polynomial is most of what the function does.
 struct LookupByRow {
     alignas(16) float rows[table_rows][table_columns];
 
     constexpr void set(std::size_t row, std::size_t column, float value) { rows[row][column] = value; }
-    template <class V> PYNN_INLINE void find(ints<V> row, V (&columns)[table_columns]) const {
+    template <bool Alone, class V> PYNN_INLINE void find(ints<V> row, V (&columns)[table_columns]) const {
         float found[table_columns][width<float>];
         for (std::size_t i = 0; i < width<float>; ++i)
             for (std::size_t j = 0; j < table_columns; ++j)
