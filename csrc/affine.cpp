@@ -256,6 +256,7 @@ void product(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, Matri
                              : c + static_cast<std::ptrdiff_t>(row) * c_row + column;
             block.c = uses_aside ? block.workspace + laid_out : target;
             block.c_row = uses_aside ? static_cast<std::ptrdiff_t>(block.columns) : c_row;
+            block.activation = activation && !turn ? kernels.forward[*activation] : nullptr;
             block.past_cache = past_cache;
             block.bias = bias == nullptr || turn ? nullptr : bias + column;
             kernels.product(block);
@@ -266,11 +267,8 @@ void product(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, Matri
                     if (activation) kernels.forward[*activation](target, target, block.rows);
                 }
             } else {
-                for (std::size_t i = 0; i < block.rows && (activation || accumulate); ++i, target += c_row) {
-                    T *y = block.c + static_cast<std::ptrdiff_t>(i) * block.c_row;
-                    if (activation) kernels.forward[*activation](y, y, block.columns);
-                    if (accumulate) add(y, block.columns, target);
-                }
+                for (std::size_t i = 0; i < block.rows && accumulate; ++i, target += c_row)
+                    add(block.c + static_cast<std::ptrdiff_t>(i) * block.c_row, block.columns, target);
             }
             if (patience) patience->ask(slot);
         }

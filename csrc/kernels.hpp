@@ -31,7 +31,8 @@ template <class T> struct ProductBlock {
     const T *packed; // b's part as pack() lays it out, read instead of b; or nullptr
     T *c;
     std::ptrdiff_t c_row;
-    const T *bias;   // one per column or nullptr
+    const T *bias;                                       // one per column or nullptr
+    void (*activation)(const T *x, T *y, std::size_t n); // of c, row by row; or nullptr
     bool past_cache; // c, whose rows begin with cache lines, is not to be kept by caches; one chunk, and no bias
     T *workspace;    // of this thread: workspace_groups() times group_columns times affine_chunk elements
 };

@@ -297,9 +297,10 @@ struct RowTiles {
 
     RowTiles(std::size_t rows, std::size_t most)
         : count((rows + most - 1) / most), height(rows / count), higher(rows % count) {}
+    std::size_t row(std::size_t tile) const { return tile * height + (tile < higher ? tile : higher); }
     // f(first row, rows, number) over tiles begin .. end - 1
     template <class F> PYNN_INLINE void each(std::size_t begin, std::size_t end, F f) const {
-        std::size_t row = begin * height + (begin < higher ? begin : higher);
+        std::size_t row = this->row(begin);
         for (std::size_t t = begin, rows; t < end; ++t, row += rows) {
             rows = height + (t < higher);
             f(row, rows, t);
@@ -444,6 +445,12 @@ template <class T, std::size_t Rows, std::size_t Groups> void few_rows(const Pro
     }
 }
 
+template <class T> void activate(const ProductBlock<T> &block, std::size_t begin, std::size_t end) {
+    if (block.activation == nullptr) return;
+    T *y = block.c + static_cast<std::ptrdiff_t>(begin) * block.c_row;
+    for (std::size_t i = begin; i < end; ++i, y += block.c_row) block.activation(y, y, block.columns);
+}
+
 // Chunk by chunk of k, the block's rows are taken in ranges whose part of a stays in the second-level cache; a range goes
 // through the columns group by group. The first one lays b out for the others.
 template <class T> class BlockProduct {
@@ -480,6 +487,8 @@ template <class T> class BlockProduct {
                 one_panel(place, done, now, stream);
             }
             laid_out = stream.to != nullptr;
+            if (next.column == 0 && place.start + affine_chunk >= block_.depth) // while the range's results are near
+                activate(block_, tiles_.row(begin_of(place.range)), tiles_.row(end_of(place.range)));
             place = next;
         } while (place.start == 0 || place.start < block_.depth);
         if (block_.past_cache) finish_past_cache();
@@ -586,12 +595,14 @@ template <class T> void product_block(const ProductBlock<T> &block) {
         constexpr void (*functions[])(const ProductBlock<T> &) = {row_by_row<T, 1>, row_by_row<T, 2>, row_by_row<T, 3>,
                                                                   row_by_row<T, 4>};
         functions[block.rows - 1](block);
+        activate(block, 0, block.rows);
         return;
     }
     if (block.packed == nullptr && block.b_column != 1 && block.b_row == 1 && block.rows <= 4) {
         constexpr void (*functions[])(const ProductBlock<T> &) = {few_rows<T, 1, 2>, few_rows<T, 2, 2>,
                                                                   few_rows<T, 3, 1>, few_rows<T, 4, 1>};
         functions[block.rows - 1](block);
+        activate(block, 0, block.rows);
         return;
     }
     BlockProduct<T>(block).run();
