@@ -30,6 +30,7 @@ template <class T> bool rows_share_sets(MatrixView<T> b, std::size_t k) {
 }
 
 constexpr std::size_t many_columns = 512, enough_columns = 128; // of a block with many rows, and with few
+constexpr double most_block_work = 1ULL << 32;                  // multiplications, for a call to end soon when asked to
 
 // 0 .. n - 1 cut into parts of nearly as many whole units each.
 struct Parts {
@@ -54,14 +55,24 @@ struct Cut {
     std::size_t blocks() const { return rows.count * columns.count; }
 };
 
+// In short blocks, a block's results stay in the second-level cache; in whole rows, it has all columns.
+struct Cutting {
+    bool short_blocks, whole_rows, in_place;
+    std::size_t blocks_per_thread;
+};
+
 template <class T>
-Cut cut_output(std::size_t m, std::size_t n, const Kernels<T> &kernels, std::size_t threads, bool whole_rows,
-               bool in_place, std::size_t blocks_per_thread) {
+Cut cut_output(std::size_t m, std::size_t n, std::size_t k, const Kernels<T> &kernels, std::size_t threads,
+               const Cutting &cutting) {
+    const auto [short_blocks, whole_rows, in_place, blocks_per_thread] = cutting;
     Cut cut{{m, kernels.tile_rows, 1}, {n, whole_rows ? n : kernels.panel_columns, 1}};
-    const bool many_rows = row_ranges(m, kernels.block_rows) > 1;
-    if (whole_rows && many_rows) cut.rows.count = ceil_div(m, kernels.block_rows);
-    if (!whole_rows && m > most_rows_in_place)
-        cut.columns.count = ceil_div(n, many_rows ? many_columns : enough_columns);
+    const std::size_t ranges = row_ranges(m, kernels.block_rows);
+    const std::size_t columns = ranges > 1 && !short_blocks ? many_columns : enough_columns;
+    if (!whole_rows && m > most_rows_in_place) cut.columns.count = ceil_div(n, columns);
+    const double block_work = static_cast<double>(m) * static_cast<double>(cut.columns.most()) * static_cast<double>(k);
+    cut.rows.count = short_blocks || block_work >= static_cast<double>(ranges) * most_block_work
+                         ? ranges
+                         : std::max<std::size_t>(1, static_cast<std::size_t>(block_work / most_block_work));
     const std::size_t enough = blocks_per_thread * threads, few_rows = 2 * kernels.tile_rows;
     // Rows of a b that is read in place, else columns: each is then packed once.
     while (threads > 1 && in_place && cut.blocks() < enough && cut.rows.halve(2 * few_rows)) {}
@@ -200,8 +211,9 @@ void product(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, Matri
         return product_by_chunks(m, n, k, a, b, bias, activation, c, c_row, accumulate);
     const bool pack =
         b.column != 1 || (!small && m > most_rows_in_place) || (m > 2 * kernels.tile_rows && rows_share_sets(b, k));
-    const Cut cut = cut_output(m, n, kernels, static_cast<std::size_t>(threads), turn, !pack,
-                               !pack && work < short_work ? 1 : tasks_per_thread);
+    const bool uses_aside = accumulate || turn; // where a block's sums are finished
+    const Cut cut = cut_output(m, n, k, kernels, static_cast<std::size_t>(threads),
+                               {uses_aside, turn, !pack, !pack && work < short_work ? 1 : tasks_per_thread});
     const double a_bytes = static_cast<double>(m) * static_cast<double>(k) * sizeof(T);
     const bool pack_a = !turn && ceil_div(n, kernels.panel_columns) >= panels_worth_packing &&
                         a_bytes > rows_in_cache && a_bytes <= most_packed;
@@ -219,7 +231,6 @@ void product(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, Matri
         pack_columns(b, n, k, columns.get(), kernels, threads);
         packed = columns.get();
     }
-    const bool uses_aside = accumulate || turn; // where a block's sums are finished
     const std::size_t aside = uses_aside ? ceil_div(cut.rows.most() * cut.columns.most(), line) * line : 0;
     const std::size_t groups = workspace_groups(row_ranges(cut.rows.most(), kernels.block_rows),
                                                 ceil_div(cut.columns.most(), kernels.group_columns));

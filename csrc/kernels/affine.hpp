@@ -25,7 +25,7 @@ constexpr std::size_t group_columns =
     (row_bytes / sizeof(T) < panel_columns<T> ? panel_columns<T> : row_bytes / sizeof(T)) / panel_columns<T> *
     panel_columns<T>;
 
-// Rows of a group of whole panels: of each `row` of b a part goes into every panel.
+// Rows of a group of whole panels: a part of each goes into every panel.
 template <class T, bool Asking>
 void pack_group(const T *b, std::ptrdiff_t b_row, std::size_t rows, std::size_t panels, T *packed,
                 std::size_t panel_size) {
@@ -42,9 +42,10 @@ void pack_group(const T *b, std::ptrdiff_t b_row, std::size_t rows, std::size_t 
     }
 }
 
-// What is used next, a group of panels of b or a packed panel: tiles ask for the memory of some rows of 256 bytes, one at a time,
-// always as many, since a branch mispredicted costs more. After a tile those that are b's own are laid out in panels.
-constexpr std::size_t ask_interval = 32; // of k, from one row to the next
+// What is used next: a group of panels of b, a packed panel, or one of a b in place. Tiles ask for four lines of it now and then: 256
+// bytes of a row, or a line of four rows; always as often, since a branch mispredicted costs more. After a tile, rows that are
+// to be packed are laid out in panels.
+constexpr std::size_t ask_interval = 32; // of k
 template <class T> struct Stream {
     const T *from; // something readable where there is nothing to ask for
     std::ptrdiff_t stride = 0, line = 0;
