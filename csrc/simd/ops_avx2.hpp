@@ -51,6 +51,16 @@ template <class V> PYNN_INLINE V look_up_eighth(const float (&table)[8], ints<V>
     return _mm256_permutevar8x32_ps(load<V>(table), (__m256i)i);
 }
 
+// Four rows transposed, within each half of the lanes.
+PYNN_INLINE void transpose_fours(const vec<float> *rows, vec<float> *columns) {
+    const vec<float> a = _mm256_unpacklo_ps(rows[0], rows[1]), b = _mm256_unpackhi_ps(rows[0], rows[1]),
+                     c = _mm256_unpacklo_ps(rows[2], rows[3]), d = _mm256_unpackhi_ps(rows[2], rows[3]);
+    columns[0] = _mm256_shuffle_ps(a, c, 0x44);
+    columns[1] = _mm256_shuffle_ps(a, c, 0xee);
+    columns[2] = _mm256_shuffle_ps(b, d, 0x44);
+    columns[3] = _mm256_shuffle_ps(b, d, 0xee);
+}
+
 // A table by row: a vector each, transposed.
 struct Lookup : LookupByRow {
     template <bool Alone, class V> PYNN_INLINE void find(ints<V> row, V (&columns)[table_columns]) const {
@@ -67,16 +77,7 @@ struct Lookup : LookupByRow {
             pairs[i + 4] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_load_ps(low + 4)), _mm_load_ps(high + 4), 1);
         }
 #pragma GCC unroll 2
-        for (std::size_t half = 0; half < table_columns; half += 4) {
-            const vec<float> a = _mm256_unpacklo_ps(pairs[half], pairs[half + 1]),
-                             b = _mm256_unpackhi_ps(pairs[half], pairs[half + 1]),
-                             c = _mm256_unpacklo_ps(pairs[half + 2], pairs[half + 3]),
-                             d = _mm256_unpackhi_ps(pairs[half + 2], pairs[half + 3]);
-            columns[half] = _mm256_shuffle_ps(a, c, 0x44);
-            columns[half + 1] = _mm256_shuffle_ps(a, c, 0xee);
-            columns[half + 2] = _mm256_shuffle_ps(b, d, 0x44);
-            columns[half + 3] = _mm256_shuffle_ps(b, d, 0xee);
-        }
+        for (std::size_t half = 0; half < table_columns; half += 4) transpose_fours(pairs + half, columns + half);
     }
 };
 
@@ -84,15 +85,7 @@ struct Lookup : LookupByRow {
 PYNN_INLINE void transpose(vec<float> (&rows)[8]) {
     vec<float> parts[8]; // 4 x 4 each half
 #pragma GCC unroll 2
-    for (int i = 0; i < 8; i += 4) {
-        const vec<float> a = _mm256_unpacklo_ps(rows[i], rows[i + 1]), b = _mm256_unpackhi_ps(rows[i], rows[i + 1]),
-                         c = _mm256_unpacklo_ps(rows[i + 2], rows[i + 3]),
-                         d = _mm256_unpackhi_ps(rows[i + 2], rows[i + 3]);
-        parts[i] = _mm256_shuffle_ps(a, c, 0x44);
-        parts[i + 1] = _mm256_shuffle_ps(a, c, 0xee);
-        parts[i + 2] = _mm256_shuffle_ps(b, d, 0x44);
-        parts[i + 3] = _mm256_shuffle_ps(b, d, 0xee);
-    }
+    for (int i = 0; i < 8; i += 4) transpose_fours(rows + i, parts + i);
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
         rows[i] = _mm256_permute2f128_ps(parts[i], parts[i + 4], 0x20);
