@@ -16,8 +16,6 @@ namespace {
 constexpr double serial_work = 1 << 19;                       // multiplications below which one thread is faster
 constexpr double short_work = 1 << 26;                        // over before a thread is likely to be interrupted
 constexpr std::size_t read_in_place = std::size_t(768) << 10; // bytes of b that stay in the second-level cache
-constexpr std::size_t most_rows_unpacked = 4;                 // of a, where the columns of b lie each in a line
-constexpr std::size_t most_rows_in_place = 4;                 // of a, where b is not in the cache
 constexpr std::size_t tasks_per_thread = 3;                   // so that a free thread can take over from a slow one
 
 std::size_t ceil_div(std::size_t a, std::size_t b) { return (a + b - 1) / b; }
@@ -198,7 +196,7 @@ void product(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, Matri
     const bool small = b_bytes <= read_in_place;
     // A small b of few columns, each in a line, is turned and then read in place.
     constexpr std::size_t line = cache_line / sizeof(T);
-    const bool turn_b = b.column != 1 && b.row == 1 && !turn && panels == nullptr && small && m > most_rows_unpacked &&
+    const bool turn_b = b.column != 1 && b.row == 1 && !turn && panels == nullptr && small && m > most_rows_in_place &&
                         n >= line && n < panels_worth_packing * kernels.panel_columns;
     const std::size_t stride = ceil_div(n, line) * line;
     Scratch<T> turned(turn_b ? k * stride : 0);
@@ -224,7 +222,7 @@ void product(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, Matri
     const bool use_panels = panels != nullptr && (!small || m > kernels.tile_rows);
     const T *packed = use_panels ? panels->of(kernels) : nullptr;
     // Once for all where columns lie each in a line, which is then read to its end.
-    const bool pack_b = packed == nullptr && b.column != 1 && k > 0 && b_bytes <= most_packed && m > most_rows_unpacked;
+    const bool pack_b = packed == nullptr && b.column != 1 && k > 0 && b_bytes <= most_packed && m > most_rows_in_place;
     const std::size_t panel = kernels.panel_columns;
     Scratch<T> columns(pack_b ? ceil_div(n, panel) * panel * k : 0);
     if (pack_b) {

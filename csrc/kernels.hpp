@@ -37,6 +37,9 @@ template <class T> struct ProductBlock {
     T *workspace;    // of this thread: workspace_groups() times group_columns times affine_chunk elements
 };
 
+// Rows of a for which b is read as it lies, in either order, however large it is.
+inline constexpr std::size_t most_rows_in_place = 4;
+
 // Ranges of rows that a block's products are made in, of nearly so many rows; a few more stay together.
 constexpr std::size_t row_ranges(std::size_t rows, std::size_t block_rows) {
     return 2 * rows <= 3 * block_rows ? 1 : (rows + block_rows - 1) / block_rows;

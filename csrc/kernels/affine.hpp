@@ -174,12 +174,14 @@ template <class T, std::size_t Rows, std::size_t Vectors, bool Transposed> void 
 
 template <class T> using TileFunction = void (*)(const TileWork<T> &);
 
-// Few rows are made up for by more vectors, where b is read in place: enough chains to keep the fma units busy. One and
-// two rows go by row_by_row then.
+// Few rows are made up for by more vectors, where b is read in place: enough chains to keep the fma units busy. Up to
+// most_rows_in_place go by row_by_row then.
 constexpr std::size_t most_vectors = 8;
 template <class T> constexpr std::size_t vectors_of_tile(std::size_t rows) {
     const std::size_t chains = Tile<T>::rows * Tile<T>::vectors, fit = chains / (rows + 1);
-    return rows <= 2 || fit <= Tile<T>::vectors ? Tile<T>::vectors : fit < most_vectors ? fit : most_vectors;
+    return rows <= most_rows_in_place || fit <= Tile<T>::vectors ? Tile<T>::vectors
+           : fit < most_vectors                                  ? fit
+                                                                 : most_vectors;
 }
 
 // Where b read in place has one vector more than whole panels, a tile of fewer rows takes it along: alone it would have too few
@@ -592,17 +594,11 @@ template <class T> class BlockProduct {
 };
 
 template <class T> void product_block(const ProductBlock<T> &block) {
-    if (block.packed == nullptr && block.b_column == 1 && block.rows <= 4) {
-        constexpr void (*functions[])(const ProductBlock<T> &) = {row_by_row<T, 1>, row_by_row<T, 2>, row_by_row<T, 3>,
-                                                                  row_by_row<T, 4>};
-        functions[block.rows - 1](block);
-        activate(block, 0, block.rows);
-        return;
-    }
-    if (block.packed == nullptr && block.b_column != 1 && block.b_row == 1 && block.rows <= 4) {
-        constexpr void (*functions[])(const ProductBlock<T> &) = {few_rows<T, 1, 2>, few_rows<T, 2, 2>,
-                                                                  few_rows<T, 3, 1>, few_rows<T, 4, 1>};
-        functions[block.rows - 1](block);
+    if (block.packed == nullptr && block.rows <= most_rows_in_place && (block.b_column == 1 || block.b_row == 1)) {
+        constexpr void (*functions[2][most_rows_in_place])(const ProductBlock<T> &) = {
+            {few_rows<T, 1, 2>, few_rows<T, 2, 2>, few_rows<T, 3, 1>, few_rows<T, 4, 1>},
+            {row_by_row<T, 1>, row_by_row<T, 2>, row_by_row<T, 3>, row_by_row<T, 4>}};
+        functions[block.b_column == 1][block.rows - 1](block);
         activate(block, 0, block.rows);
         return;
     }

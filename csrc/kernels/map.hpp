@@ -57,7 +57,6 @@ template <class T> void copy_past_cache(const T *from, T *to, std::size_t n) {
         for (std::size_t j = 0; j < line; j += width<T>) store_past_cache(to + i + j, load<vec<T>>(from + i + j));
     for (; i < n; ++i) to[i] = from[i];
 }
-inline void last_past_cache() { finish_past_cache(); }
 
 } // namespace
 } // namespace pynn::PYNN_ISA

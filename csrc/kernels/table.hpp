@@ -41,7 +41,7 @@ constexpr Kernels<T> kernels = {
     glu_backward_loop<T>,
     fma_loop<T>,
     copy_past_cache<T>,
-    last_past_cache,
+    finish_past_cache,
     softmax_row<T>,
     softmax_backward_row<T>,
     softmin_row<T>,
