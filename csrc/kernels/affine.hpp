@@ -43,13 +43,13 @@ void pack_group(const T *b, std::ptrdiff_t b_row, std::size_t rows, std::size_t 
 }
 
 // What is used next: a group of panels of b, a packed panel, or one of a b in place. Tiles ask for four lines of it now and then: 256
-// bytes of a row, or a line of four rows; always as often, since a branch mispredicted costs more. After a tile, rows that are
-// to be packed are laid out in panels.
+// bytes of a row, or a line of four rows; always as often, since a branch mispredicted costs more. After some tiles, rows that
+// are to be packed are laid out in panels.
 constexpr std::size_t ask_interval = 32; // of k
 template <class T> struct Stream {
     const T *from; // something readable where there is nothing to ask for
     std::ptrdiff_t stride = 0, line = 0;
-    std::size_t rows = 0, at_once = 0; // still to come, after a tile
+    std::size_t rows = 0, at_once = 0; // still to come, for each tile
     T *to = nullptr;                   // where the group goes; nullptr: rows are but asked for
     std::size_t panels = 0, panel_size = 0;
 
@@ -59,10 +59,10 @@ template <class T> struct Stream {
         rows = count;
         at_once = (count + tiles - 1) / tiles;
     }
-    void after_tile() {
-        const std::size_t now = rows < at_once ? rows : at_once;
+    void after(std::size_t tiles) {
+        const std::size_t now = rows < tiles * at_once ? rows : tiles * at_once;
         if (to != nullptr) {
-            if (now <= affine_chunk / ask_interval)
+            if (at_once <= affine_chunk / ask_interval)
                 pack_group<T, false>(from, stride, now, panels, to, panel_size);
             else
                 pack_group<T, true>(from, stride, now, panels, to, panel_size);
@@ -73,12 +73,16 @@ template <class T> struct Stream {
     }
 };
 
+// Micro-tiles below each other: rows of a times a panel of b. Several in one call, as what a call costs is 4 % of a tile.
 template <class T> struct TileWork {
-    const T *ahead;                          // what is asked for, four lines at a time
-    std::ptrdiff_t ahead_line, ahead_stride; // from line to line, and from one asking to the next
-    std::size_t depth;                       // at most affine_chunk
+    std::size_t tiles;
+    const T *ahead; // what is asked for, four lines at a time
+    std::ptrdiff_t ahead_line, ahead_stride,
+        ahead_tile;    // from line to line, from one asking to the next, and from tile to tile
+    std::size_t depth; // at most affine_chunk
     const T *a;
     std::ptrdiff_t a_stride; // of rows, or of columns where rows have unit stride
+    std::ptrdiff_t a_tile;
     const T *b;
     std::ptrdiff_t b_stride;
     T *c;
@@ -90,84 +94,127 @@ template <class T> struct TileWork {
     std::size_t shift; // by how many columns the last vector of b begins early
 };
 
-// Transposed: a has unit stride along its rows; otherwise along its columns.
-template <class T, std::size_t Rows, std::size_t Vectors, bool Transposed> void tile(const TileWork<T> &work) {
+// Sums to c where not all lanes of the last vector belong to it. Apart, so that whole tiles have the registers.
+template <class T, std::size_t Rows, std::size_t Vectors>
+[[gnu::noinline]] void finish_partial(const TileWork<T> &work, T *c, const vec<T> (&sum)[Rows][Vectors]) {
     using V = vec<T>;
-    V sum[Rows][Vectors];
-#pragma GCC unroll 16
-    for (std::size_t i = 0; i < Rows; ++i)
-#pragma GCC unroll 8
-        for (std::size_t j = 0; j < Vectors; ++j) sum[i][j] = V{};
-    // Rows are addressed from every third one, so that the pointers stay in registers.
-    constexpr std::size_t pointers = (Rows + 2) / 3;
-    const T *a[pointers], *b = work.b;
-    const std::ptrdiff_t a_stride = work.a_stride, b_stride = work.b_stride;
-    const std::ptrdiff_t last = static_cast<std::ptrdiff_t>((Vectors - 1) * width<T> - work.shift);
-    if (!work.past_cache)
-        for (std::size_t i = 0; i < Rows; ++i)
-            __builtin_prefetch(work.c + static_cast<std::ptrdiff_t>(i) * work.c_row, 1);
-    for (std::size_t p = 0; p < pointers; ++p)
-        a[p] = work.a + static_cast<std::ptrdiff_t>(3 * p) * (Transposed ? 1 : a_stride);
-    const T *ahead = work.ahead;
-    for (std::size_t left = work.depth; left > 0;) {
-#pragma GCC unroll 4
-        for (std::ptrdiff_t j = 0; j < 4; ++j) __builtin_prefetch(ahead + j * work.ahead_line);
-        ahead += work.ahead_stride;
-        const std::size_t now = left < ask_interval ? left : ask_interval;
-        left -= now;
-        for (std::size_t k = now; k > 0; --k) {
-            V column[Vectors];
-#pragma GCC unroll 8
-            for (std::size_t j = 0; j + 1 < Vectors; ++j) column[j] = load<V>(b + j * width<T>);
-            column[Vectors - 1] = load<V>(b + last);
-            if constexpr (Vectors > Tile<T>::vectors + 1) // few rows wait for memory, and b's rows may lie pages apart
-#pragma GCC unroll 4
-                for (std::size_t j = 0; j < Vectors; j += 64 / sizeof(V))
-                    __builtin_prefetch(b + 16 * b_stride + j * width<T>);
-#pragma GCC unroll 16
-            for (std::size_t i = 0; i < Rows; ++i) {
-                V x = splat<V>(a[i / 3][static_cast<std::ptrdiff_t>(i % 3) * (Transposed ? 1 : a_stride)]);
-#pragma GCC unroll 8
-                for (std::size_t j = 0; j < Vectors; ++j) sum[i][j] = fma(x, column[j], sum[i][j]);
-            }
-#pragma GCC unroll 5
-            for (std::size_t p = 0; p < pointers; ++p) a[p] += Transposed ? a_stride : 1;
-            b += b_stride;
-        }
-    }
-    if (work.past_cache) {
-        T *c = work.c;
-#pragma GCC unroll 16
-        for (std::size_t i = 0; i < Rows; ++i, c += work.c_row)
-#pragma GCC unroll 8
-            for (std::size_t j = 0; j < Vectors; ++j) store_past_cache(c + j * width<T>, sum[i][j]);
-        return;
-    }
     const bool first = work.first, biased = work.bias != nullptr;
+    // Of b read in place the last vector begins early, among columns of the vector before, and they stay as they are.
+    const bool early = work.shift != 0;
+    const std::size_t lanes = work.lanes;
+    const std::ptrdiff_t c_row = work.c_row, last = static_cast<std::ptrdiff_t>((Vectors - 1) * width<T> - work.shift);
 #pragma GCC unroll 8
     for (std::size_t j = 0; j < Vectors; ++j) {
-        // Of b read in place a partial vector begins early, among columns of the vector before, and they stay as they are.
-        const bool whole = j + 1 < Vectors || work.lanes == width<T>, early = work.shift != 0;
-        const std::ptrdiff_t at = j + 1 < Vectors ? static_cast<std::ptrdiff_t>(j * width<T>) : last;
-        T *c = work.c + at;
+        const bool whole = j + 1 < Vectors;
+        const std::ptrdiff_t at = whole ? static_cast<std::ptrdiff_t>(j * width<T>) : last;
+        T *to = c + at;
         V bias{};
         if (whole || early) {
             if (biased) bias = load<V>(work.bias + at);
 #pragma GCC unroll 16
-            for (std::size_t i = 0; i < Rows; ++i, c += work.c_row) {
+            for (std::size_t i = 0; i < Rows; ++i, to += c_row) {
                 V value = sum[i][j];
-                if (!first) value = load<V>(c) + value;
+                if (!first) value = load<V>(to) + value;
                 if (biased) value = value + bias;
-                store(c, whole ? value : select(from_lane<V>(work.shift), value, load<V>(c)));
+                store(to, whole ? value : select(from_lane<V>(work.shift), value, load<V>(to)));
             }
         } else {
-            if (biased) bias = load_first<V>(work.bias + at, work.lanes, T(0));
+            if (biased) bias = load_first<V>(work.bias + at, lanes, T(0));
 #pragma GCC unroll 16
-            for (std::size_t i = 0; i < Rows; ++i, c += work.c_row) {
+            for (std::size_t i = 0; i < Rows; ++i, to += c_row) {
                 V value = sum[i][j];
-                if (!first) value = load_first<V>(c, work.lanes, T(0)) + value;
-                store_first(c, biased ? value + bias : value, work.lanes);
+                if (!first) value = load_first<V>(to, lanes, T(0)) + value;
+                store_first(to, biased ? value + bias : value, lanes);
             }
+        }
+    }
+}
+
+// Transposed: a has unit stride along its rows; otherwise along its columns.
+template <class T, std::size_t Rows, std::size_t Vectors, bool Transposed> void tiles_below(const TileWork<T> &work) {
+    using V = vec<T>;
+    // Rows are addressed from every third one, so that the pointers stay in registers.
+    constexpr std::size_t pointers = (Rows + 2) / 3;
+    const std::ptrdiff_t a_stride = work.a_stride, b_stride = work.b_stride, c_row = work.c_row, a_tile = work.a_tile;
+    const std::ptrdiff_t last = static_cast<std::ptrdiff_t>((Vectors - 1) * width<T> - work.shift);
+    const bool past_cache = work.past_cache, first = work.first, biased = work.bias != nullptr;
+    const T *next_a = work.a, *next_ahead = work.ahead;
+    T *next_c = work.c;
+    for (std::size_t tiles = work.tiles; tiles > 0; --tiles) {
+        V sum[Rows][Vectors];
+#pragma GCC unroll 16
+        for (std::size_t i = 0; i < Rows; ++i)
+#pragma GCC unroll 8
+            for (std::size_t j = 0; j < Vectors; ++j) sum[i][j] = V{};
+        const T *a[pointers], *b = work.b, *ahead = next_ahead;
+        T *c[pointers];
+        for (std::size_t p = 0; p < pointers; ++p) {
+            a[p] = next_a + static_cast<std::ptrdiff_t>(3 * p) * (Transposed ? 1 : a_stride);
+            c[p] = next_c + static_cast<std::ptrdiff_t>(3 * p) * c_row;
+        }
+        next_a += a_tile;
+        next_ahead += work.ahead_tile;
+        next_c += static_cast<std::ptrdiff_t>(Rows) * c_row;
+        const auto row = [&](std::size_t i) __attribute__((always_inline)) {
+            return c[i / 3] + static_cast<std::ptrdiff_t>(i % 3) * c_row;
+        };
+        if (!past_cache)
+#pragma GCC unroll 16
+            for (std::size_t i = 0; i < Rows; ++i) __builtin_prefetch(row(i), 1);
+        for (std::size_t left = work.depth; left > 0;) {
+#pragma GCC unroll 4
+            for (std::ptrdiff_t j = 0; j < 4; ++j) __builtin_prefetch(ahead + j * work.ahead_line);
+            ahead += work.ahead_stride;
+            const std::size_t now = left < ask_interval ? left : ask_interval;
+            left -= now;
+            for (std::size_t k = now; k > 0; --k) {
+                V column[Vectors];
+#pragma GCC unroll 8
+                for (std::size_t j = 0; j + 1 < Vectors; ++j) column[j] = load<V>(b + j * width<T>);
+                column[Vectors - 1] = load<V>(b + last);
+                if constexpr (Vectors >
+                              Tile<T>::vectors + 1) // few rows wait for memory, and b's rows may lie pages apart
+#pragma GCC unroll 4
+                    for (std::size_t j = 0; j < Vectors; j += 64 / sizeof(V))
+                        __builtin_prefetch(b + 16 * b_stride + j * width<T>);
+#pragma GCC unroll 16
+                for (std::size_t i = 0; i < Rows; ++i) {
+                    V x = splat<V>(a[i / 3][static_cast<std::ptrdiff_t>(i % 3) * (Transposed ? 1 : a_stride)]);
+#pragma GCC unroll 8
+                    for (std::size_t j = 0; j < Vectors; ++j) sum[i][j] = fma(x, column[j], sum[i][j]);
+                }
+#pragma GCC unroll 5
+                for (std::size_t p = 0; p < pointers; ++p) a[p] += Transposed ? a_stride : 1;
+                b += b_stride;
+            }
+        }
+        if (past_cache) {
+#pragma GCC unroll 16
+            for (std::size_t i = 0; i < Rows; ++i)
+#pragma GCC unroll 8
+                for (std::size_t j = 0; j < Vectors; ++j) store_past_cache(row(i) + j * width<T>, sum[i][j]);
+        } else if (work.lanes == width<T>) {
+            if (!first)
+#pragma GCC unroll 16
+                for (std::size_t i = 0; i < Rows; ++i)
+#pragma GCC unroll 8
+                    for (std::size_t j = 0; j < Vectors; ++j) sum[i][j] = load<V>(row(i) + j * width<T>) + sum[i][j];
+            if (biased)
+#pragma GCC unroll 8
+                for (std::size_t j = 0; j < Vectors; ++j)
+#pragma GCC unroll 16
+                    for (std::size_t i = 0; i < Rows; ++i) sum[i][j] = sum[i][j] + load<V>(work.bias + j * width<T>);
+#pragma GCC unroll 16
+            for (std::size_t i = 0; i < Rows; ++i)
+#pragma GCC unroll 8
+                for (std::size_t j = 0; j < Vectors; ++j) store(row(i) + j * width<T>, sum[i][j]);
+        } else {
+            V sums[Rows][Vectors];
+#pragma GCC unroll 16
+            for (std::size_t i = 0; i < Rows; ++i)
+#pragma GCC unroll 8
+                for (std::size_t j = 0; j < Vectors; ++j) sums[i][j] = sum[i][j];
+            finish_partial<T, Rows, Vectors>(work, c[0], sums);
         }
     }
 }
@@ -198,8 +245,8 @@ template <class T> struct Tiles {
     TileFunction<T> of[Tile<T>::rows][most_vectors][2];
 
     template <std::size_t Row, std::size_t Vectors> constexpr void add() {
-        of[Row - 1][Vectors - 1][0] = tile<T, Row, Vectors, false>;
-        if constexpr (Vectors <= wide_vectors<T>) of[Row - 1][Vectors - 1][1] = tile<T, Row, Vectors, true>;
+        of[Row - 1][Vectors - 1][0] = tiles_below<T, Row, Vectors, false>;
+        if constexpr (Vectors <= wide_vectors<T>) of[Row - 1][Vectors - 1][1] = tiles_below<T, Row, Vectors, true>;
         if constexpr (Vectors > 1)
             add<Row, Vectors - 1>();
         else if constexpr (Row > 1)
@@ -301,12 +348,12 @@ struct RowTiles {
     RowTiles(std::size_t rows, std::size_t most)
         : count((rows + most - 1) / most), height(rows / count), higher(rows % count) {}
     std::size_t row(std::size_t tile) const { return tile * height + (tile < higher ? tile : higher); }
-    // f(first row, rows, number) over tiles begin .. end - 1
-    template <class F> PYNN_INLINE void each(std::size_t begin, std::size_t end, F f) const {
-        std::size_t row = this->row(begin);
-        for (std::size_t t = begin, rows; t < end; ++t, row += rows) {
-            rows = height + (t < higher);
-            f(row, rows, t);
+    // f(first row, rows, number, count) over tiles begin .. end - 1, up to `most` of equal height at once
+    template <class F> PYNN_INLINE void each(std::size_t begin, std::size_t end, F f, std::size_t most = 8) const {
+        for (std::size_t t = begin, count; t < end; t += count) {
+            const std::size_t left = (t < higher && higher < end ? higher : end) - t;
+            count = left < most ? left : most;
+            f(row(t), height + (t < higher), t, count);
         }
     }
 };
@@ -318,7 +365,7 @@ void pack_rows(const T *a, std::ptrdiff_t a_row, std::ptrdiff_t a_column, std::s
                T *packed) {
     constexpr std::ptrdiff_t to_row = Tile<T>::rows;
     const RowTiles row_tiles(rows, Tile<T>::rows);
-    row_tiles.each(0, row_tiles.count, [&](std::size_t row, std::size_t height, std::size_t t) {
+    const auto one = [&](std::size_t row, std::size_t height, std::size_t t, std::size_t) {
         const T *from = a + static_cast<std::ptrdiff_t>(row) * a_row;
         T *to = packed + t * Tile<T>::rows * depth;
         if (a_column == 1) {
@@ -329,7 +376,8 @@ void pack_rows(const T *a, std::ptrdiff_t a_row, std::ptrdiff_t a_column, std::s
             for (std::size_t r = 0; r < height; r += width<T>)
                 store(to + r, row + r + width<T> <= rows ? load<vec<T>>(from + r)
                                                          : load_first<vec<T>>(from + r, rows - row - r, T(0)));
-    });
+    };
+    row_tiles.each(0, row_tiles.count, one, 1);
 }
 
 template <class T>
@@ -574,21 +622,26 @@ template <class T> class BlockProduct {
                                                    : block_.a_row;
         work.b = panel_of(place, done, columns);
         work.b_stride = in_panels_ ? static_cast<std::ptrdiff_t>(panel_padded<T>(columns)) : block_.b_row;
-        auto tile = [&](std::size_t row, std::size_t rows, std::size_t t) __attribute__((always_inline)) {
+        work.ahead_line = stream.line;
+        work.ahead_stride = in_panels_ ? stream.stride : 4 * stream.stride;
+        work.ahead_tile = static_cast<std::ptrdiff_t>(stream.at_once) * stream.stride;
+        auto below = [&](std::size_t row, std::size_t rows, std::size_t t,
+                         std::size_t count) __attribute__((always_inline)) {
             const std::ptrdiff_t i = static_cast<std::ptrdiff_t>(row);
+            work.tiles = count;
             work.a = block_.packed_a != nullptr ? packed_a + t * Tile<T>::rows * depth : a + i * block_.a_row;
+            work.a_tile = block_.packed_a != nullptr ? static_cast<std::ptrdiff_t>(Tile<T>::rows * depth)
+                                                     : static_cast<std::ptrdiff_t>(rows) * block_.a_row;
             work.c = block_.c + i * block_.c_row + column;
             work.ahead = stream.from;
-            work.ahead_line = stream.line;
-            work.ahead_stride = in_panels_ ? stream.stride : 4 * stream.stride;
             tiles<T>.of[rows - 1][vectors - 1][transposed_](work);
-            stream.after_tile();
+            stream.after(count);
         };
         if (few_ || vectors <= Tile<T>::vectors) {
-            tiles_.each(begin_of(place.range), end_of(place.range), tile);
+            tiles_.each(begin_of(place.range), end_of(place.range), below);
         } else if (place.range == 0) { // all rows at once
             const RowTiles lower(block_.rows, wide_rows<T>);
-            lower.each(0, lower.count, tile);
+            lower.each(0, lower.count, below);
         }
     }
 };
