@@ -122,11 +122,14 @@ void pack_columns(MatrixView<T> b, std::size_t n, std::size_t k, T *packed, cons
                        });
 }
 
-// Where the rows of b lie each in a line of columns, it is laid out anew, k by n, for a few rows of a. Then its rows are
-// rather taken for those of the left operand, as they lie, and the result is turned: m by n.
-constexpr std::size_t least_rows_turned = 8, most_rows_turned = 256, least_columns_turned = 64;
-bool turning_pays(std::size_t m, std::size_t n, std::size_t k) {
-    return m >= least_rows_turned && m <= most_rows_turned && n >= least_columns_turned && k >= 2 * m;
+// Where the columns of b lie each in a line, they are laid out anew, k by n, for a few rows of a. Then they are rather taken for
+// the rows of the left operand, as they lie, and the result is turned: m by n.
+constexpr std::size_t least_rows_turned = 8, most_rows_turned = 64, most_rows_turned_in_cache = 256;
+constexpr std::size_t least_columns_turned = 64;
+bool turning_pays(std::size_t m, std::size_t n, std::size_t k, std::size_t size) {
+    const bool small = static_cast<double>(k) * static_cast<double>(n) * static_cast<double>(size) <= read_in_place;
+    return m >= least_rows_turned && m <= (small ? most_rows_turned_in_cache : most_rows_turned) &&
+           n >= least_columns_turned && k >= 2 * m;
 }
 
 template <class T> void add(const T *x, std::size_t n, T *sums) {
@@ -184,7 +187,7 @@ void product(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, Matri
     const int threads = serial ? 1 : thread_count();
     if (n == 1) b.column = 1;
     const bool turn =
-        b.column != 1 && b.row == 1 && !serial && panels == nullptr && !accumulate && turning_pays(m, n, k);
+        b.column != 1 && b.row == 1 && !serial && panels == nullptr && !accumulate && turning_pays(m, n, k, sizeof(T));
     if (turn) {
         std::swap(m, n);
         std::swap(a, b);
@@ -221,8 +224,9 @@ void product(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, Matri
     // Few rows keep the fma units busier on b itself, as long as it stays in the cache.
     const bool use_panels = panels != nullptr && (!small || m > kernels.tile_rows);
     const T *packed = use_panels ? panels->of(kernels) : nullptr;
-    // Once for all where columns lie each in a line, which is then read to its end.
-    const bool pack_b = packed == nullptr && b.column != 1 && k > 0 && b_bytes <= most_packed && m > most_rows_in_place;
+    // Columns that lie each in a line are turned once for all blocks of rows.
+    const bool pack_b = packed == nullptr && b.column != 1 && k > 0 && b_bytes <= most_packed &&
+                        m > most_rows_in_place && cut.rows.count > 1;
     const std::size_t panel = kernels.panel_columns;
     Scratch<T> columns(pack_b ? ceil_div(n, panel) * panel * k : 0);
     if (pack_b) {

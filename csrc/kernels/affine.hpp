@@ -42,36 +42,7 @@ void pack_group(const T *b, std::ptrdiff_t b_row, std::size_t rows, std::size_t 
     }
 }
 
-// What is used next: a group of panels of b, a packed panel, or one of a b in place. Tiles ask for four lines of it now and then: 256
-// bytes of a row, or a line of four rows; always as often, since a branch mispredicted costs more. After some tiles, rows that
-// are to be packed are laid out in panels.
-constexpr std::size_t ask_interval = 32; // of k
-template <class T> struct Stream {
-    const T *from; // something readable where there is nothing to ask for
-    std::ptrdiff_t stride = 0, line = 0;
-    std::size_t rows = 0, at_once = 0; // still to come, for each tile
-    T *to = nullptr;                   // where the group goes; nullptr: rows are but asked for
-    std::size_t panels = 0, panel_size = 0;
-
-    void begin(const T *first, std::ptrdiff_t row, std::size_t count, std::size_t tiles) {
-        from = first;
-        stride = row;
-        rows = count;
-        at_once = (count + tiles - 1) / tiles;
-    }
-    void after(std::size_t tiles) {
-        const std::size_t now = rows < tiles * at_once ? rows : tiles * at_once;
-        if (to != nullptr) {
-            if (at_once <= affine_chunk / ask_interval)
-                pack_group<T, false>(from, stride, now, panels, to, panel_size);
-            else
-                pack_group<T, true>(from, stride, now, panels, to, panel_size);
-            to += now * panel_columns<T>;
-        }
-        from += static_cast<std::ptrdiff_t>(now) * stride;
-        rows -= now;
-    }
-};
+constexpr std::size_t ask_interval = 32; // of k, from one asking for what is used next to the other
 
 // Micro-tiles below each other: rows of a times a panel of b. Several in one call, as what a call costs is 4 % of a tile.
 template <class T> struct TileWork {
@@ -301,6 +272,58 @@ void transpose_copy(const T *from, std::ptrdiff_t from_row, std::size_t rows, st
         if (i == 0) return;
     }
 }
+
+// What is used next: a group of panels of b, a packed panel, or one of a b in place. Tiles ask for four lines of it now and then: 256
+// bytes of a row, or a line of four rows; always as often, since a branch mispredicted costs more. After some tiles, what
+// is to be packed is laid out in panels.
+template <class T> constexpr std::size_t line_elements = 64 / sizeof(T);
+template <class T> struct Stream {
+    const T *from; // something readable where there is nothing to ask for
+    std::ptrdiff_t stride = 0, line = 0,
+                   asking = 0;         // from row to row, from line to line, and from one asking to the next
+    std::size_t rows = 0, at_once = 0; // still to come, for each tile
+    T *to = nullptr;                   // where the group goes; nullptr: rows are but asked for
+    std::size_t panels = 0, panel_size = 0;
+    // Where columns lie each in a line, a row is a line of each column of a panel, panel after panel.
+    std::ptrdiff_t column = 0;
+    std::size_t depth = 0, k = 0;
+
+    void begin(const T *first, std::ptrdiff_t row, std::size_t count, std::size_t tiles) {
+        from = first;
+        stride = row;
+        rows = count;
+        at_once = (count + tiles - 1) / tiles;
+    }
+    void after(std::size_t tiles) {
+        const std::size_t now = rows < tiles * at_once ? rows : tiles * at_once;
+        rows -= now;
+        if (column != 0) {
+            for (std::size_t i = 0; i < now; ++i) lay_out_lines();
+            return;
+        }
+        if (to != nullptr) {
+            if (at_once <= affine_chunk / ask_interval)
+                pack_group<T, false>(from, stride, now, panels, to, panel_size);
+            else
+                pack_group<T, true>(from, stride, now, panels, to, panel_size);
+            to += now * panel_columns<T>;
+        }
+        from += static_cast<std::ptrdiff_t>(now) * stride;
+    }
+
+  private:
+    void lay_out_lines() {
+        const std::size_t count = depth - k < line_elements<T> ? depth - k : line_elements<T>;
+        transpose_copy(from, column, panel_columns<T>, count, to, static_cast<std::ptrdiff_t>(panel_columns<T>));
+        to += count * panel_columns<T>;
+        from += count;
+        k += count;
+        if (k == depth) {
+            k = 0;
+            from += static_cast<std::ptrdiff_t>(panel_columns<T>) * column - static_cast<std::ptrdiff_t>(depth);
+        }
+    }
+};
 
 // to[j, i] = from[i, j], and nothing beyond.
 template <class T>
@@ -586,19 +609,32 @@ template <class T> class BlockProduct {
         Stream<T> stream{block_.a};
         if (place.start >= block_.depth) return stream;
         const std::size_t depth = depth_at(place.start), columns = group_at(place.column);
-        stream.line = in_panels_ ? 64 / sizeof(T) : block_.b_row;
+        stream.line = in_panels_ ? static_cast<std::ptrdiff_t>(line_elements<T>) : block_.b_row;
         if (!in_panels_) { // a panel's last line, as the panel before had the others
             stream.begin(source(place) + panel_ - 1, block_.b_row, depth, tiles);
-        } else if (block_.packed != nullptr || place.range > 0) {
+            stream.asking = 4 * block_.b_row;
+            return stream;
+        }
+        if (block_.packed != nullptr || place.range > 0) {
             constexpr std::size_t row = row_bytes / sizeof(T);
             const std::size_t elements = depth * (columns < panel_ ? panel_padded<T>(columns) : columns);
             stream.begin(panel_of(place, 0, columns), static_cast<std::ptrdiff_t>(row), (elements + row - 1) / row,
                          tiles);
-        } else if (block_.b_column == 1) {
+            stream.asking = stream.stride;
+            return stream;
+        }
+        stream.to = slot(place);
+        stream.panels = columns / panel_;
+        stream.panel_size = depth * panel_;
+        if (block_.b_column == 1) {
             stream.begin(source(place), block_.b_row, depth, tiles);
-            stream.to = slot(place);
-            stream.panels = columns / panel_;
-            stream.panel_size = depth * panel_;
+            stream.asking = stream.stride;
+        } else {
+            stream.begin(source(place), stream.line,
+                         stream.panels * ((depth + line_elements<T> - 1) / line_elements<T>), tiles);
+            stream.depth = depth;
+            stream.line = stream.column = block_.b_column;
+            stream.asking = 4 * stream.line;
         }
         return stream;
     }
@@ -623,7 +659,7 @@ template <class T> class BlockProduct {
         work.b = panel_of(place, done, columns);
         work.b_stride = in_panels_ ? static_cast<std::ptrdiff_t>(panel_padded<T>(columns)) : block_.b_row;
         work.ahead_line = stream.line;
-        work.ahead_stride = in_panels_ ? stream.stride : 4 * stream.stride;
+        work.ahead_stride = stream.asking;
         work.ahead_tile = static_cast<std::ptrdiff_t>(stream.at_once) * stream.stride;
         auto below = [&](std::size_t row, std::size_t rows, std::size_t t,
                          std::size_t count) __attribute__((always_inline)) {
