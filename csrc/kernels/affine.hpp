@@ -43,6 +43,7 @@ void pack_group(const T *b, std::ptrdiff_t b_row, std::size_t rows, std::size_t 
 }
 
 constexpr std::size_t ask_interval = 32; // of k, from one asking for what is used next to the other
+constexpr std::size_t most_at_once = affine_chunk / ask_interval; // rows that a tile asks for, and tiles in one call
 
 // Micro-tiles below each other: rows of a times a panel of b. Several in one call, as what a call costs is 4 % of a tile.
 template <class T> struct TileWork {
@@ -294,6 +295,8 @@ template <class T> struct Stream {
         rows = count;
         at_once = (count + tiles - 1) / tiles;
     }
+    // Tiles in one call: the fewer, the more they ask for, as lines asked for are not kept long, least of rows that share sets.
+    std::size_t tiles_at_once() const { return at_once < most_at_once ? most_at_once / (at_once + (at_once == 0)) : 1; }
     void after(std::size_t tiles) {
         const std::size_t now = rows < tiles * at_once ? rows : tiles * at_once;
         rows -= now;
@@ -302,7 +305,7 @@ template <class T> struct Stream {
             return;
         }
         if (to != nullptr) {
-            if (at_once <= affine_chunk / ask_interval)
+            if (at_once <= most_at_once)
                 pack_group<T, false>(from, stride, now, panels, to, panel_size);
             else
                 pack_group<T, true>(from, stride, now, panels, to, panel_size);
@@ -372,7 +375,7 @@ struct RowTiles {
         : count((rows + most - 1) / most), height(rows / count), higher(rows % count) {}
     std::size_t row(std::size_t tile) const { return tile * height + (tile < higher ? tile : higher); }
     // f(first row, rows, number, count) over tiles begin .. end - 1, up to `most` of equal height at once
-    template <class F> PYNN_INLINE void each(std::size_t begin, std::size_t end, F f, std::size_t most = 8) const {
+    template <class F> PYNN_INLINE void each(std::size_t begin, std::size_t end, F f, std::size_t most) const {
         for (std::size_t t = begin, count; t < end; t += count) {
             const std::size_t left = (t < higher && higher < end ? higher : end) - t;
             count = left < most ? left : most;
@@ -674,10 +677,10 @@ template <class T> class BlockProduct {
             stream.after(count);
         };
         if (few_ || vectors <= Tile<T>::vectors) {
-            tiles_.each(begin_of(place.range), end_of(place.range), below);
+            tiles_.each(begin_of(place.range), end_of(place.range), below, stream.tiles_at_once());
         } else if (place.range == 0) { // all rows at once
             const RowTiles lower(block_.rows, wide_rows<T>);
-            lower.each(0, lower.count, below);
+            lower.each(0, lower.count, below, stream.tiles_at_once());
         }
     }
 };
