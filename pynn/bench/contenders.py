@@ -36,6 +36,10 @@ class Pynn:
     def affine(self, x, w, b, activation):
         return partial(self.lib.affine, x, w, b, activation=activation)
 
+    def affine_packed(self, x, w, b, activation):
+        """Weights laid out in advance, where a library can: pynn and ONNX Runtime."""
+        return self.affine(x, pynn.pack(w), b, activation)
+
     def affine_backward(self, dy, x, w, b, activation):
         y = self.lib.affine(x, w, b, activation=activation)
         return partial(self.lib.affine_backward, dy, x, w, y, activation=activation)
@@ -84,6 +88,7 @@ class Reference(Pynn):
     """pynn.reference: the same calls in pure NumPy."""
 
     lib, backend = pynn.reference, "numpy"
+    affine_packed = Pynn.affine
 
     def normal(self, size, dtype):
         return super().normal(size, dtype) if size <= 1_000_000 else None  # minutes
@@ -210,6 +215,8 @@ class Framework:
     def affine(self, x, w, b, activation):
         f = self.functions.get(activation)
         return f and self.inference(self.layer(f), x, w, b)
+
+    affine_packed = affine
 
     def affine_backward(self, dy, x, w, b, activation):
         f = self.functions.get(activation)
@@ -424,6 +431,8 @@ class OnnxRuntime:
         if activation is None or activation in self.operators:
             then = [self.operators[activation]] if activation else []
             return self.model([("Gemm", {}, "w", "b"), *then], x, w=w, b=b)
+
+    affine_packed = affine  # constants are packed when the model is loaded
 
     def activation(self, name, x):
         if name in self.operators:

@@ -96,6 +96,9 @@ def rows():
             if f != "tanh":  # saturated by integers
                 inputs = partial(affine, m, k, n, f, backward=True)
                 yield f"affine backward {name}", "affine_backward", inputs
+        if k * n >= 1 << 20:
+            name = f"affine packed {m}x{k}x{n}"
+            yield name, "affine_packed", partial(affine, m, k, n, None)
     for f in pynn.ACTIVATIONS:
         for shape in SHAPES:
             name = "x".join(map(str, shape))
