@@ -295,8 +295,10 @@ template <class T> struct Stream {
         rows = count;
         at_once = (count + tiles - 1) / tiles;
     }
-    // Tiles in one call: the fewer, the more they ask for, as lines asked for are not kept long, least of rows that share sets.
-    std::size_t tiles_at_once() const { return at_once < most_at_once ? most_at_once / (at_once + (at_once == 0)) : 1; }
+    // Tiles in one call: the fewer, the more rows they lay out, as lines asked for are not kept long, least of rows that share sets.
+    std::size_t tiles_at_once() const {
+        return to == nullptr || at_once == 0 ? most_at_once : at_once < most_at_once ? most_at_once / at_once : 1;
+    }
     void after(std::size_t tiles) {
         const std::size_t now = rows < tiles * at_once ? rows : tiles * at_once;
         rows -= now;
