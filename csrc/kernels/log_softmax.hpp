@@ -7,19 +7,6 @@
 namespace pynn::PYNN_ISA {
 namespace {
 
-// exp(x - greatest) and what its rounding lost; float64 results have digits to spare
-PYNN_INLINE Parts<vec<float>> exp_parts_of_difference(vec<float> x, vec<float> greatest) {
-    using V = vec<float>;
-    Parts<V> difference = two_sum(x, -greatest);
-    V low = select(difference.high < ExpConstants<float>::least, V{}, difference.low);
-    ShortExponential<V> e = short_exp(difference.high, low);
-    V value = rounded(e.mantissa);
-    return {e.power.times(value), e.power.times((e.mantissa.high - value) + e.mantissa.low)};
-}
-PYNN_INLINE Parts<vec<double>> exp_parts_of_difference(vec<double> x, vec<double> greatest) {
-    return whole(exp_of_difference(x, greatest));
-}
-
 // log(1 + s) for s >= 0
 PYNN_INLINE Parts<double> log_of_one_plus(double s, double s_low) {
     using V = vec<double>;
@@ -47,68 +34,80 @@ PYNN_INLINE Parts<double> log_of_one_plus(double s, double s_low) {
 template <class T> struct LogSum {
     T greatest;
     Parts<double> log; // of sum(exp(x - greatest))
-};
 
-// Sums over a row, but for its greatest elements, which are counted
-template <class T> struct OtherSums {
-    using V = vec<T>;
-    static constexpr std::size_t vectors = partial_results / width<T>;
-    PartialSums<T> sums;
-    V lost[vectors] = {};
-    ints<V> counts[vectors] = {};
-
-    template <std::size_t groups> PYNN_INLINE void add(const Block<T, groups> &block, V greatest) {
-        V values[groups][vectors];
-        for (std::size_t g = 0; g < groups; ++g)
-            for (std::size_t j = 0; j < vectors; ++j) {
-                const V v = block.v[g][j];
-                const auto is_greatest = v == greatest;
-                counts[j] -= is_greatest;
-                const Parts<V> e = exp_parts_of_difference(v, greatest);
-                values[g][j] = select(is_greatest, V{}, e.high);
-                lost[j] += select(is_greatest, V{}, e.low);
-            }
-        for (const auto &group : values) sums.add(group);
+    PYNN_INLINE Parts<double> whole() const { // greatest + log
+        Parts<double> sum = two_sum(static_cast<double>(greatest), log.high);
+        return {sum.high, sum.low + log.low};
     }
 };
 
-template <class T> PYNN_INLINE LogSum<T> log_sum(const T *x, std::size_t n) {
+// Where an element is that the row has
+template <class T> PYNN_INLINE std::size_t first_place(const T *x, std::size_t n, T element) {
     using V = vec<T>;
-    constexpr std::size_t vectors = partial_results / width<T>;
-    constexpr T lowest = -static_cast<T>(__builtin_inf());
-    const T greatest = greatest_of_row(x, n);
-    OtherSums<T> others;
-    constexpr std::size_t groups = many_groups<T>, step = groups * partial_results;
     std::size_t i = 0;
-    for (; i + step <= n; i += step) others.add(Block<T, groups>(x + i, step, lowest), splat<V>(greatest));
-    for (; i < n; i += partial_results) others.add(Block<T>(x + i, n - i, lowest), splat<V>(greatest));
-    double rest, rest_low, all_lost[partial_results];
-    others.sums.total(&rest, &rest_low);
-    std::ptrdiff_t count = 0;
-    for (std::size_t j = 0; j < vectors; ++j)
-        for (std::size_t lane = 0; lane < width<T>; ++lane) {
-            all_lost[j * width<T> + lane] = static_cast<double>(others.lost[j][lane]);
-            count += others.counts[j][lane];
+    while (i + width<T> <= n && !any(load<V>(x + i) == splat<V>(element))) i += width<T>;
+    while (x[i] != element) ++i;
+    return i;
+}
+
+// sum(exp(x - greatest)) - 1, but for one greatest element
+template <class T> PYNN_INLINE Parts<double> sum_of_others(const T *x, std::size_t n, T greatest) {
+    using V = vec<T>;
+    constexpr std::size_t vectors = partial_results / width<T>, groups = many_groups<T>;
+    const std::size_t one = first_place(x, n, greatest);
+    PartialSums<T> sums;
+    V lost[vectors] = {};
+    with_exponentials(greatest, [&](auto exp) __attribute__((always_inline)) {
+        T values[softmax_block];
+        const auto add = [&]<std::size_t many>(const Block<T, many> &block, T *to) __attribute__((always_inline)) {
+            for (std::size_t g = 0; g < many; ++g)
+                for (std::size_t j = 0; j < vectors; ++j) {
+                    const Parts<V> e = exp.with_lost(block.v[g][j]);
+                    store(to + g * partial_results + j * width<T>, e.high);
+                    lost[j] += e.low;
+                }
+        };
+        for (std::size_t from = 0; from < n; from += softmax_block) {
+            const T *p = x + from;
+            const std::size_t count = n - from < softmax_block ? n - from : softmax_block;
+            constexpr std::size_t step = groups * partial_results;
+            std::size_t i = 0;
+            for (; i + step <= count; i += step) add(Block<T, groups>(p + i, step, 0), values + i);
+            for (; i < count; i += partial_results)
+                add(Block<T>(p + i, count - i, -static_cast<T>(__builtin_inf())), values + i);
+            if (one - from < count) values[one - from] = 0;
+            sums.add(values, i);
         }
-    if (greatest == lowest) count = static_cast<std::ptrdiff_t>(n); // not the padding too
+    });
+    double total, total_low, all_lost[partial_results];
+    sums.total(&total, &total_low);
+    for (std::size_t i = 0; i < partial_results; ++i)
+        all_lost[i] = static_cast<double>(lost[i / width<T>][i % width<T>]);
     for (std::size_t half = partial_results / 2; half > 0; half /= 2)
         for (std::size_t j = 0; j < half; ++j) all_lost[j] += all_lost[j + half];
-    const double more = static_cast<double>(count) - 1, sum = more + rest, back = sum - more;
-    const double error = (more - (sum - back)) + (rest - back);
-    return {greatest, log_of_one_plus(sum, error + (rest_low + all_lost[0]))};
+    return {total, total_low + all_lost[0]};
+}
+
+template <class T> PYNN_INLINE LogSum<T> log_sum(const T *x, std::size_t n) {
+    const T greatest = greatest_of_row(x, n);
+    Parts<double> others = {0, 0};
+    if (greatest - greatest == 0)
+        others = sum_of_others(x, n, greatest);
+    else // infinite; or NaN
+        for (std::size_t i = 0; i < n; ++i)
+            if (x[i] != x[i]) others.high = static_cast<double>(x[i]);
+    return {greatest, log_of_one_plus(others.high, others.low)};
 }
 
 template <class T> void log_softmax_row(const T *x, T *y, std::size_t n) {
     using V = vec<T>;
     if (n == 0) return;
-    const LogSum<T> sum = log_sum(x, n);
-    const T high = static_cast<T>(sum.log.high);
-    const T low = static_cast<T>((sum.log.high - static_cast<double>(high)) + sum.log.low);
+    const Parts<double> sum = log_sum(x, n).whole();
+    const T high = static_cast<T>(sum.high), low = static_cast<T>((sum.high - static_cast<double>(high)) + sum.low);
+    const V least = splat<V>(static_cast<T>(sizeof(T) == 4 ? -0x1.fffffep+127 : -0x1.fffffffffffffp+1023));
     const auto f = [&](V v) __attribute__((always_inline)) {
-        Parts<V> difference = two_sum(v, splat<V>(-sum.greatest));
-        Parts<V> result = two_sum(difference.high, splat<V>(-high));
-        V rest = result.low + (difference.low - low);
-        return result.high + select(rest == rest, rest, V{}); // infinities
+        Parts<V> difference = two_sum(v, splat<V>(-high));
+        return difference.high + maximum(difference.low - low, least); // which takes the place of a NaN: of infinities
     };
     map<many_vectors<T>>(n, y, f, x);
 }
@@ -118,17 +117,15 @@ template <class T> void logsumexp_row(const T *x, T *y, std::size_t n) {
         *y = -static_cast<T>(__builtin_inf());
         return;
     }
-    const LogSum<T> sum = log_sum(x, n);
-    const double greatest = static_cast<double>(sum.greatest), high = greatest + sum.log.high, back = high - greatest;
-    const double low = ((greatest - (high - back)) + (sum.log.high - back)) + sum.log.low;
-    *y = static_cast<T>(low - low == 0 ? high + low : high);
+    const Parts<double> sum = log_sum(x, n).whole();
+    *y = static_cast<T>(sum.low - sum.low == 0 ? sum.high + sum.low : sum.high);
 }
 
 // dy - exp(y) sum(dy)
 template <class T> void log_softmax_backward_row(const T *dy, const T *y, T *dx, std::size_t n) {
     using V = vec<T>;
     PartialSums<T> sums;
-    for (std::size_t i = 0; i < n; i += partial_results) Block<T>(dy + i, n - i, 0).add_to(sums);
+    for (std::size_t i = 0; i < n; i += partial_results) sums.add(Block<T>(dy + i, n - i, 0).v[0]);
     double total, total_low;
     sums.total(&total, &total_low);
     const T high = static_cast<T>(total);

@@ -73,10 +73,10 @@ inline constexpr float eighths_low[8] = {0,
                                          -0x1.a94b14p-26f,
                                          -0x1.822dbcp-27f};
 
-// t is taken as at least -140 and must not be above 89; tail is the rest of t.
-template <class V, class... Tail> PYNN_INLINE ShortExponential<V> short_exp(V t, Tail... tail) {
+// t is taken as at least -140 (unless Bounded: it is) and must not be above 89; tail is the rest of t.
+template <bool Bounded = false, class V, class... Tail> PYNN_INLINE ShortExponential<V> short_exp(V t, Tail... tail) {
     using C = EighthConstants;
-    t = at_least(C::least, t);
+    if constexpr (!Bounded) t = at_least(C::least, t);
     V z = fma(t, splat<V>(C::per_unit), splat<V>(C::round));
     V n = z - C::round;
     V r = fma(n, splat<V>(-C::low), (fma(n, splat<V>(-C::high), t) + ... + tail));
