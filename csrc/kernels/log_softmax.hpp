@@ -41,51 +41,53 @@ template <class T> struct LogSum {
     }
 };
 
-// Where an element is that the row has
-template <class T> PYNN_INLINE std::size_t first_place(const T *x, std::size_t n, T element) {
-    using V = vec<T>;
-    std::size_t i = 0;
-    while (i + width<T> <= n && !any(load<V>(x + i) == splat<V>(element))) i += width<T>;
-    while (x[i] != element) ++i;
-    return i;
-}
-
-// sum(exp(x - greatest)) - 1, but for one greatest element
+// sum(exp(x - greatest)) - 1. The greatest elements of one vector or of the last group are counted, so that a small rest keeps
+// its digits.
 template <class T> PYNN_INLINE Parts<double> sum_of_others(const T *x, std::size_t n, T greatest) {
     using V = vec<T>;
-    constexpr std::size_t vectors = partial_results / width<T>, groups = many_groups<T>;
-    const std::size_t one = first_place(x, n, greatest);
+    constexpr std::size_t vectors = partial_results / width<T>, step = many_groups<T> * partial_results;
+    const std::size_t whole = n - n % partial_results;
+    std::size_t at = 0;
+    while (at < whole && !any(load<V>(x + at) == splat<V>(greatest))) at += width<T>;
+    V count[1] = {};
+    const auto others = [&](V v, V term) __attribute__((always_inline)) {
+        const auto is_greatest = v == splat<V>(greatest);
+        count[0] += select(is_greatest, 1 - V{}, V{});
+        return select(is_greatest, V{}, term);
+    };
     PartialSums<T> sums;
-    V lost[vectors] = {};
+    Parts<double> total;
     with_exponentials(greatest, [&](auto exp) __attribute__((always_inline)) {
-        T values[softmax_block];
-        const auto add = [&]<std::size_t many>(const Block<T, many> &block, T *to) __attribute__((always_inline)) {
-            for (std::size_t g = 0; g < many; ++g)
-                for (std::size_t j = 0; j < vectors; ++j) {
-                    const Parts<V> e = exp.with_lost(block.v[g][j]);
-                    store(to + g * partial_results + j * width<T>, e.high);
-                    lost[j] += e.low;
-                }
-        };
-        for (std::size_t from = 0; from < n; from += softmax_block) {
-            const T *p = x + from;
-            const std::size_t count = n - from < softmax_block ? n - from : softmax_block;
-            constexpr std::size_t step = groups * partial_results;
+        T terms[softmax_block];
+        for (std::size_t from = 0; from < whole; from += softmax_block) {
+            const std::size_t length = whole - from < softmax_block ? whole - from : softmax_block;
+            V low[vectors] = {};
             std::size_t i = 0;
-            for (; i + step <= count; i += step) add(Block<T, groups>(p + i, step, 0), values + i);
-            for (; i < count; i += partial_results)
-                add(Block<T>(p + i, count - i, -static_cast<T>(__builtin_inf())), values + i);
-            if (one - from < count) values[one - from] = 0;
-            sums.add(values, i);
+            for (; i + step <= length; i += step) {
+                const Block<T, many_groups<T>> block(x + from + i, step, 0);
+                for (std::size_t j = 0; j < step / width<T>; ++j)
+                    store(terms + i + j * width<T>, exp.term(block.v[j / vectors][j % vectors], low[j % vectors]));
+            }
+            for (; i < length; i += width<T>)
+                store(terms + i, exp.term(load<V>(x + from + i), low[i % partial_results / width<T>]));
+            if (at - from < length) store(terms + at - from, others(load<V>(x + at), load<V>(terms + at - from)));
+            sums.add(terms, length);
+            if constexpr (by_table<V>) sums.add(low);
         }
+        if (whole < n) {
+            Block<T> block(x + whole, n - whole, -static_cast<T>(__builtin_inf()));
+            V low[vectors] = {};
+            for (std::size_t j = 0; j < vectors; ++j)
+                block.v[0][j] = others(block.v[0][j], exp.term(block.v[0][j], low[j]));
+            sums.add(block.v[0]);
+            if constexpr (by_table<V>) sums.add(low);
+        }
+        sums.total(&total.high, &total.low);
+        total.high *= 1 / exp.scale;
     });
-    double total, total_low, all_lost[partial_results];
-    sums.total(&total, &total_low);
-    for (std::size_t i = 0; i < partial_results; ++i)
-        all_lost[i] = static_cast<double>(lost[i / width<T>][i % width<T>]);
-    for (std::size_t half = partial_results / 2; half > 0; half /= 2)
-        for (std::size_t j = 0; j < half; ++j) all_lost[j] += all_lost[j + half];
-    return {total, total_low + all_lost[0]};
+    const T counted = folded(count, [](auto a, auto b) { return a + b; });
+    const Parts<double> sum = two_sum(static_cast<double>(counted) - 1, total.high);
+    return {sum.high, sum.low + total.low};
 }
 
 template <class T> PYNN_INLINE LogSum<T> log_sum(const T *x, std::size_t n) {

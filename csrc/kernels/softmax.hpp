@@ -125,11 +125,11 @@ template <bool AnySign = false, class V> PYNN_INLINE V exp_of_difference(V x, V 
     }
 }
 
-// A row of float32 whose greatest element is less has a float between 104 and 140 below it. What is less than that is taken
+// A row of float32 whose greatest element is less has a float between 136 and 140 below it. What is less than that is taken
 // as that: its exponential is 0 too. Elsewhere differences are exact, or so great.
-constexpr float near_limit = 0x1p+28f, far_below = 120.0f;
+constexpr float near_limit = 0x1p+26f, far_below = 138.0f;
 
-// exp(x - greatest) of a row, and what its rounding lost; Near: the greatest element is below near_limit, of either sign
+// exp(x - greatest) of a row; Near: the greatest element is below near_limit, of either sign
 template <class T, bool Near> struct Exponentials;
 
 template <bool Near> struct Exponentials<float, Near> {
@@ -137,18 +137,24 @@ template <bool Near> struct Exponentials<float, Near> {
     V greatest, lowest;
 
     PYNN_INLINE explicit Exponentials(float from) : greatest(splat<V>(from)), lowest(splat<V>(from - far_below)) {}
-    PYNN_INLINE ShortExponential<V> parts(V x) const {
+    PYNN_INLINE ReducedByEighths<V> reduced(V x) const {
         Parts<V> difference = Near ? two_sum(maximum(lowest, x), -greatest) : whole(at_least(-far_below, x - greatest));
-        return short_exp<true>(difference.high, difference.low);
+        return reduced_by_eighths(difference.high, difference.low);
     }
     PYNN_INLINE V operator()(V x) const {
-        ShortExponential<V> e = parts(x);
+        ShortExponential<V> e = short_exp(reduced(x));
         return e.power.down(rounded(e.mantissa));
     }
-    PYNN_INLINE Parts<V> with_lost(V x) const {
-        ShortExponential<V> e = parts(x);
-        V value = rounded(e.mantissa);
-        return {e.power.down(value), e.power.down((e.mantissa.high - value) + e.mantissa.low)};
+    // 2^80 exp(x - greatest) in two parts: the greater one, a power of 2^(1/8), is returned; the other, 1/16 of it or less, is
+    // added to low
+    static constexpr double scale = 0x1p+80;
+    PYNN_INLINE V term(V x, V &low) const {
+        ReducedByEighths<V> t = reduced(x);
+        V power = as<V>((bits(t.z) & ~7) << 20); // as Power::down() has it
+        V high = look_up_eighth<V>(eighths_high, bits(t.z)) * power;
+        low = fma(look_up_eighth<V>(eighths_low, bits(t.z)), power, low);
+        low = fma(high, expm1_of_rest(t.r), low);
+        return high;
     }
 };
 template <bool Near> struct Exponentials<double, Near> {
@@ -157,7 +163,8 @@ template <bool Near> struct Exponentials<double, Near> {
 
     PYNN_INLINE explicit Exponentials(double from) : greatest(splat<V>(from)) {}
     PYNN_INLINE V operator()(V x) const { return exp_of_difference(x, greatest); }
-    PYNN_INLINE Parts<V> with_lost(V x) const { return whole((*this)(x)); } // float64 results have digits to spare
+    static constexpr double scale = 1; // sums have digits to spare
+    PYNN_INLINE V term(V x, V &) const { return (*this)(x); }
 };
 template <class T, class F> PYNN_INLINE void with_exponentials(T greatest, F f) {
     if (sizeof(T) == 8 || (-near_limit < greatest && greatest < near_limit))
