@@ -123,17 +123,28 @@ template <class T> void logsumexp_row(const T *x, T *y, std::size_t n) {
     *y = static_cast<T>(sum.low - sum.low == 0 ? sum.high + sum.low : sum.high);
 }
 
+template <class V> PYNN_INLINE V exp_of_any(V x) {
+    if constexpr (by_table<V>) {
+        ShortExponential<V> e = short_exp(at_most(EighthConstants::greatest, x));
+        return e.power.times(rounded(e.mantissa));
+    } else {
+        return exp_of_difference<true>(x, V{});
+    }
+}
+
 // dy - exp(y) sum(dy)
 template <class T> void log_softmax_backward_row(const T *dy, const T *y, T *dx, std::size_t n) {
     using V = vec<T>;
     PartialSums<T> sums;
-    for (std::size_t i = 0; i < n; i += partial_results) sums.add(Block<T>(dy + i, n - i, 0).v[0]);
+    const std::size_t whole = n - n % partial_results;
+    sums.add(dy, whole);
+    if (whole < n) sums.add(Block<T>(dy + whole, n - whole, 0).v[0]);
     double total, total_low;
     sums.total(&total, &total_low);
     const T high = static_cast<T>(total);
     const T low = static_cast<T>((total - static_cast<double>(high)) + total_low);
     const auto f = [&](V d, V v) __attribute__((always_inline)) {
-        V e = exp_of_difference<true>(v, V{});
+        V e = exp_of_any(v);
         V rest = -e * low;
         return fma(-e, splat<V>(high), d) + select(rest == rest, rest, V{});
     };

@@ -43,6 +43,11 @@ template <> struct PartialSums<float> {
     using Group = vec<float>[partial_results / width<float>]; // 16 terms
 
     // products of two floats are exact in double
+    PYNN_INLINE void add_products(const float *x, const float *y, std::size_t n) {
+        for (std::size_t i = 0; i < n; i += partial_results)
+            for (std::size_t j = 0; j < vectors; ++j)
+                sum[j] += load_wide(x + i + j * wide_lanes) * load_wide(y + i + j * wide_lanes);
+    }
     PYNN_INLINE void add_products(const Group &x, const Group &y) {
         for (std::size_t j = 0; j < vectors / 2; ++j) {
             sum[2 * j] += as_doubles(half_of<false>(x[j])) * as_doubles(half_of<false>(y[j]));
@@ -71,6 +76,10 @@ template <> struct PartialSums<double> {
 
     using Group = vec<double>[vectors]; // 16 terms
 
+    PYNN_INLINE void add_products(const double *x, const double *y, std::size_t n) {
+        for (std::size_t i = 0; i < n; i += partial_results)
+            add_products(Block<double>(x + i, partial_results, 0).v[0], Block<double>(y + i, partial_results, 0).v[0]);
+    }
     PYNN_INLINE void add_products(const Group &x, const Group &y) {
         for (std::size_t j = 0; j < vectors; ++j) {
             const vec<double> product = x[j] * y[j];
@@ -260,8 +269,9 @@ template <class T> void softmin_row(const T *x, T *y, std::size_t n) {
 template <class T> void softmax_backward_row(const T *dy, const T *y, T *dx, std::size_t n) {
     using V = vec<T>;
     PartialSums<T> sums;
-    for (std::size_t i = 0; i < n; i += partial_results)
-        sums.add_products(Block<T>(dy + i, n - i, 0).v[0], Block<T>(y + i, n - i, 0).v[0]);
+    const std::size_t whole = n - n % partial_results;
+    sums.add_products(dy, y, whole);
+    if (whole < n) sums.add_products(Block<T>(dy + whole, n - whole, 0).v[0], Block<T>(y + whole, n - whole, 0).v[0]);
     double dot, dot_low;
     sums.total(&dot, &dot_low);
     V high = splat<V>(static_cast<T>(dot));
