@@ -41,14 +41,15 @@ template <class T> struct LogSum {
     }
 };
 
-// sum(exp(x - greatest)) - 1. The greatest elements of one vector or of the last group are counted, so that a small rest keeps
-// its digits.
+// sum(exp(x - greatest)) - 1. The greatest elements of the first group of 16 that has one, and of the last, partial one, are
+// counted, so that a small rest keeps its digits.
 template <class T> PYNN_INLINE Parts<double> sum_of_others(const T *x, std::size_t n, T greatest) {
     using V = vec<T>;
     constexpr std::size_t vectors = partial_results / width<T>, step = many_groups<T> * partial_results;
     const std::size_t whole = n - n % partial_results;
     std::size_t at = 0;
     while (at < whole && !any(load<V>(x + at) == splat<V>(greatest))) at += width<T>;
+    at -= at % partial_results;
     V count[1] = {};
     const auto others = [&](V v, V term) __attribute__((always_inline)) {
         const auto is_greatest = v == splat<V>(greatest);
@@ -70,7 +71,11 @@ template <class T> PYNN_INLINE Parts<double> sum_of_others(const T *x, std::size
             }
             for (; i < length; i += width<T>)
                 store(terms + i, exp.term(load<V>(x + from + i), low[i % partial_results / width<T>]));
-            if (at - from < length) store(terms + at - from, others(load<V>(x + at), load<V>(terms + at - from)));
+            if (at - from < length)
+                for (std::size_t j = 0; j < partial_results; j += width<T>) {
+                    T *const p = terms + (at - from) + j;
+                    store(p, others(load<V>(x + at + j), load<V>(p)));
+                }
             sums.add(terms, length);
             if constexpr (by_table<V>) sums.add(low);
         }
@@ -123,7 +128,8 @@ template <class T> void logsumexp_row(const T *x, T *y, std::size_t n) {
     *y = static_cast<T>(sum.low - sum.low == 0 ? sum.high + sum.low : sum.high);
 }
 
-template <class V> PYNN_INLINE V exp_of_any(V x) {
+// exp(x), rounded
+template <class V> PYNN_INLINE V exp_of(V x) {
     if constexpr (by_table<V>) {
         ShortExponential<V> e = short_exp(at_most(EighthConstants::greatest, x));
         return e.power.times(rounded(e.mantissa));
@@ -144,7 +150,7 @@ template <class T> void log_softmax_backward_row(const T *dy, const T *y, T *dx,
     const T high = static_cast<T>(total);
     const T low = static_cast<T>((total - static_cast<double>(high)) + total_low);
     const auto f = [&](V d, V v) __attribute__((always_inline)) {
-        V e = exp_of_any(v);
+        V e = exp_of(v);
         V rest = -e * low;
         return fma(-e, splat<V>(high), d) + select(rest == rest, rest, V{});
     };

@@ -124,7 +124,7 @@ template <bool AnySign = false, class V> PYNN_INLINE V exp_of_difference(V x, V 
     if constexpr (by_table<V>) {
         V t = AnySign ? at_most(EighthConstants::greatest, difference.high) : difference.high;
         ShortExponential<V> e = short_exp(t, low);
-        return AnySign ? e.power.times(rounded(e.mantissa)) : e.power.down(rounded(e.mantissa));
+        return e.power.times(rounded(e.mantissa));
     } else {
         V t = difference.high;
         if constexpr (AnySign)
@@ -134,9 +134,9 @@ template <bool AnySign = false, class V> PYNN_INLINE V exp_of_difference(V x, V 
     }
 }
 
-// A row of float32 whose greatest element is less has a float between 136 and 140 below it. What is less than that is taken
+// A row of float32 whose greatest element is less has a float between 132 and 140 below it. What is less than that is taken
 // as that: its exponential is 0 too. Elsewhere differences are exact, or so great.
-constexpr float near_limit = 0x1p+26f, far_below = 138.0f;
+constexpr float near_limit = 0x1p+26f, far_below = 136.0f;
 
 // exp(x - greatest) of a row; Near: the greatest element is below near_limit, of either sign
 template <class T, bool Near> struct Exponentials;
@@ -175,6 +175,7 @@ template <bool Near> struct Exponentials<double, Near> {
     static constexpr double scale = 1; // sums have digits to spare
     PYNN_INLINE V term(V x, V &) const { return (*this)(x); }
 };
+// f(the exponentials of a row)
 template <class T, class F> PYNN_INLINE void with_exponentials(T greatest, F f) {
     if (sizeof(T) == 8 || (-near_limit < greatest && greatest < near_limit))
         f(Exponentials<T, true>(greatest));
