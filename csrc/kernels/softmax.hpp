@@ -240,17 +240,24 @@ template <class T> PYNN_INLINE SoftmaxSum<T> softmax_row_sum(const T *x, T *y, s
     PartialSums<T> sums;
     const std::size_t whole = n - n % partial_results;
     with_exponentials(greatest, [&](auto exp) __attribute__((always_inline)) {
-        for (std::size_t i = 0; i < whole; i += softmax_block) {
-            const std::size_t count = whole - i < softmax_block ? whole - i : softmax_block;
-            map<many_vectors<T>>(count, y + i, exp, x + i);
-            sums.add(y + i, count);
-        }
-        if (whole < n) {
-            Block<T> block(x + whole, n - whole, lowest);
+        const auto add_group = [&](std::size_t i, std::size_t lanes) __attribute__((always_inline)) {
+            Block<T> block(x + i, lanes, lowest);
             for (V &v : block.v[0]) v = exp(v);
             sums.add(block.v[0]);
-            block.store_to(y + whole, n - whole);
+            block.store_to(y + i, lanes);
+        };
+        for (std::size_t i = 0; i < whole;) {
+            if constexpr (by_table<V>) {
+                const std::size_t count = whole - i < softmax_block ? whole - i : softmax_block;
+                map<many_vectors<T>>(count, y + i, exp, x + i);
+                sums.add(y + i, count);
+                i += count;
+            } else {
+                add_group(i, partial_results);
+                i += partial_results;
+            }
         }
+        if (whole < n) add_group(whole, n - whole);
     });
     double total, total_low;
     sums.total(&total, &total_low);
