@@ -7,19 +7,6 @@
 namespace pynn::PYNN_ISA {
 namespace {
 
-// exp(x - greatest) and what its rounding lost; float64 results have digits to spare
-PYNN_INLINE Parts<vec<float>> exp_parts_of_difference(vec<float> x, vec<float> greatest) {
-    using V = vec<float>;
-    Parts<V> difference = two_sum(x, -greatest);
-    V low = select(difference.high < ExpConstants<float>::least, V{}, difference.low);
-    ShortExponential<V> e = short_exp(difference.high, low);
-    V value = rounded(e.mantissa);
-    return {e.power.times(value), e.power.times((e.mantissa.high - value) + e.mantissa.low)};
-}
-PYNN_INLINE Parts<vec<double>> exp_parts_of_difference(vec<double> x, vec<double> greatest) {
-    return whole(exp_of_difference(x, greatest));
-}
-
 // log(1 + s) for s >= 0
 PYNN_INLINE Parts<double> log_of_one_plus(double s, double s_low) {
     using V = vec<double>;
@@ -47,68 +34,87 @@ PYNN_INLINE Parts<double> log_of_one_plus(double s, double s_low) {
 template <class T> struct LogSum {
     T greatest;
     Parts<double> log; // of sum(exp(x - greatest))
-};
 
-// Sums over a row, but for its greatest elements, which are counted
-template <class T> struct OtherSums {
-    using V = vec<T>;
-    static constexpr std::size_t vectors = partial_results / width<T>;
-    PartialSums<T> sums;
-    V lost[vectors] = {};
-    ints<V> counts[vectors] = {};
-
-    template <std::size_t groups> PYNN_INLINE void add(const Block<T, groups> &block, V greatest) {
-        V values[groups][vectors];
-        for (std::size_t g = 0; g < groups; ++g)
-            for (std::size_t j = 0; j < vectors; ++j) {
-                const V v = block.v[g][j];
-                const auto is_greatest = v == greatest;
-                counts[j] -= is_greatest;
-                const Parts<V> e = exp_parts_of_difference(v, greatest);
-                values[g][j] = select(is_greatest, V{}, e.high);
-                lost[j] += select(is_greatest, V{}, e.low);
-            }
-        for (const auto &group : values) sums.add(group);
+    PYNN_INLINE Parts<double> whole() const { // greatest + log
+        Parts<double> sum = two_sum(static_cast<double>(greatest), log.high);
+        return {sum.high, sum.low + log.low};
     }
 };
 
-template <class T> PYNN_INLINE LogSum<T> log_sum(const T *x, std::size_t n) {
+// sum(exp(x - greatest)) - 1. The greatest elements of the first group of 16 that has one, and of the last, partial one, are
+// counted, so that a small rest keeps its digits.
+template <class T> PYNN_INLINE Parts<double> sum_of_others(const T *x, std::size_t n, T greatest) {
     using V = vec<T>;
-    constexpr std::size_t vectors = partial_results / width<T>;
-    constexpr T lowest = -static_cast<T>(__builtin_inf());
-    const T greatest = greatest_of_row(x, n);
-    OtherSums<T> others;
-    constexpr std::size_t groups = many_groups<T>, step = groups * partial_results;
-    std::size_t i = 0;
-    for (; i + step <= n; i += step) others.add(Block<T, groups>(x + i, step, lowest), splat<V>(greatest));
-    for (; i < n; i += partial_results) others.add(Block<T>(x + i, n - i, lowest), splat<V>(greatest));
-    double rest, rest_low, all_lost[partial_results];
-    others.sums.total(&rest, &rest_low);
-    std::ptrdiff_t count = 0;
-    for (std::size_t j = 0; j < vectors; ++j)
-        for (std::size_t lane = 0; lane < width<T>; ++lane) {
-            all_lost[j * width<T> + lane] = static_cast<double>(others.lost[j][lane]);
-            count += others.counts[j][lane];
+    constexpr std::size_t vectors = partial_results / width<T>, step = many_groups<T> * partial_results;
+    const std::size_t whole = n - n % partial_results;
+    std::size_t at = 0;
+    while (at < whole && !any(load<V>(x + at) == splat<V>(greatest))) at += width<T>;
+    at -= at % partial_results;
+    V count[1] = {};
+    const auto others = [&](V v, V term) __attribute__((always_inline)) {
+        const auto is_greatest = v == splat<V>(greatest);
+        count[0] += select(is_greatest, 1 - V{}, V{});
+        return select(is_greatest, V{}, term);
+    };
+    PartialSums<T> sums;
+    Parts<double> total;
+    with_exponentials(greatest, [&](auto exp) __attribute__((always_inline)) {
+        T terms[softmax_block];
+        for (std::size_t from = 0; from < whole; from += softmax_block) {
+            const std::size_t length = whole - from < softmax_block ? whole - from : softmax_block;
+            V low[vectors] = {};
+            std::size_t i = 0;
+            for (; i + step <= length; i += step) {
+                const Block<T, many_groups<T>> block(x + from + i, step, 0);
+                for (std::size_t j = 0; j < step / width<T>; ++j)
+                    store(terms + i + j * width<T>, exp.term(block.v[j / vectors][j % vectors], low[j % vectors]));
+            }
+            for (; i < length; i += width<T>)
+                store(terms + i, exp.term(load<V>(x + from + i), low[i % partial_results / width<T>]));
+            if (at - from < length)
+                for (std::size_t j = 0; j < partial_results; j += width<T>) {
+                    T *const p = terms + (at - from) + j;
+                    store(p, others(load<V>(x + at + j), load<V>(p)));
+                }
+            sums.add(terms, length);
+            if constexpr (by_table<V>) sums.add(low);
         }
-    if (greatest == lowest) count = static_cast<std::ptrdiff_t>(n); // not the padding too
-    for (std::size_t half = partial_results / 2; half > 0; half /= 2)
-        for (std::size_t j = 0; j < half; ++j) all_lost[j] += all_lost[j + half];
-    const double more = static_cast<double>(count) - 1, sum = more + rest, back = sum - more;
-    const double error = (more - (sum - back)) + (rest - back);
-    return {greatest, log_of_one_plus(sum, error + (rest_low + all_lost[0]))};
+        if (whole < n) {
+            Block<T> block(x + whole, n - whole, -static_cast<T>(__builtin_inf()));
+            V low[vectors] = {};
+            for (std::size_t j = 0; j < vectors; ++j)
+                block.v[0][j] = others(block.v[0][j], exp.term(block.v[0][j], low[j]));
+            sums.add(block.v[0]);
+            if constexpr (by_table<V>) sums.add(low);
+        }
+        sums.total(&total.high, &total.low);
+        total.high *= 1 / exp.scale;
+    });
+    const T counted = folded(count, [](auto a, auto b) { return a + b; });
+    const Parts<double> sum = two_sum(static_cast<double>(counted) - 1, total.high);
+    return {sum.high, sum.low + total.low};
+}
+
+template <class T> PYNN_INLINE LogSum<T> log_sum(const T *x, std::size_t n) {
+    const T greatest = greatest_of_row(x, n);
+    Parts<double> others = {0, 0};
+    if (greatest - greatest == 0)
+        others = sum_of_others(x, n, greatest);
+    else // infinite; or NaN
+        for (std::size_t i = 0; i < n; ++i)
+            if (x[i] != x[i]) others.high = static_cast<double>(x[i]);
+    return {greatest, log_of_one_plus(others.high, others.low)};
 }
 
 template <class T> void log_softmax_row(const T *x, T *y, std::size_t n) {
     using V = vec<T>;
     if (n == 0) return;
-    const LogSum<T> sum = log_sum(x, n);
-    const T high = static_cast<T>(sum.log.high);
-    const T low = static_cast<T>((sum.log.high - static_cast<double>(high)) + sum.log.low);
+    const Parts<double> sum = log_sum(x, n).whole();
+    const T high = static_cast<T>(sum.high), low = static_cast<T>((sum.high - static_cast<double>(high)) + sum.low);
+    const V least = splat<V>(static_cast<T>(sizeof(T) == 4 ? -0x1.fffffep+127 : -0x1.fffffffffffffp+1023));
     const auto f = [&](V v) __attribute__((always_inline)) {
-        Parts<V> difference = two_sum(v, splat<V>(-sum.greatest));
-        Parts<V> result = two_sum(difference.high, splat<V>(-high));
-        V rest = result.low + (difference.low - low);
-        return result.high + select(rest == rest, rest, V{}); // infinities
+        Parts<V> difference = two_sum(v, splat<V>(-high));
+        return difference.high + maximum(difference.low - low, least); // which takes the place of a NaN: of infinities
     };
     map<many_vectors<T>>(n, y, f, x);
 }
@@ -118,23 +124,33 @@ template <class T> void logsumexp_row(const T *x, T *y, std::size_t n) {
         *y = -static_cast<T>(__builtin_inf());
         return;
     }
-    const LogSum<T> sum = log_sum(x, n);
-    const double greatest = static_cast<double>(sum.greatest), high = greatest + sum.log.high, back = high - greatest;
-    const double low = ((greatest - (high - back)) + (sum.log.high - back)) + sum.log.low;
-    *y = static_cast<T>(low - low == 0 ? high + low : high);
+    const Parts<double> sum = log_sum(x, n).whole();
+    *y = static_cast<T>(sum.low - sum.low == 0 ? sum.high + sum.low : sum.high);
+}
+
+// exp(x), rounded
+template <class V> PYNN_INLINE V exp_of(V x) {
+    if constexpr (by_table<V>) {
+        ShortExponential<V> e = short_exp(at_most(EighthConstants::greatest, x));
+        return e.power.times(rounded(e.mantissa));
+    } else {
+        return exp_of_difference<true>(x, V{});
+    }
 }
 
 // dy - exp(y) sum(dy)
 template <class T> void log_softmax_backward_row(const T *dy, const T *y, T *dx, std::size_t n) {
     using V = vec<T>;
     PartialSums<T> sums;
-    for (std::size_t i = 0; i < n; i += partial_results) Block<T>(dy + i, n - i, 0).add_to(sums);
+    const std::size_t whole = n - n % partial_results;
+    sums.add(dy, whole);
+    if (whole < n) sums.add(Block<T>(dy + whole, n - whole, 0).v[0]);
     double total, total_low;
     sums.total(&total, &total_low);
     const T high = static_cast<T>(total);
     const T low = static_cast<T>((total - static_cast<double>(high)) + total_low);
     const auto f = [&](V d, V v) __attribute__((always_inline)) {
-        V e = exp_of_difference<true>(v, V{});
+        V e = exp_of(v);
         V rest = -e * low;
         return fma(-e, splat<V>(high), d) + select(rest == rest, rest, V{});
     };

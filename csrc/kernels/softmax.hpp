@@ -3,10 +3,35 @@
 #pragma once
 
 #include "kernels/map.hpp"
+#include "kernels/sums.hpp"
 #include "simd/piecewise.hpp"
 
 namespace pynn::PYNN_ISA {
 namespace {
+
+// Groups of 16 elements in registers: the first so many of p, then padding.
+template <class T, std::size_t groups = 1> struct Block {
+    using V = vec<T>;
+    static constexpr std::size_t per_group = partial_results / width<T>, vectors = groups * per_group;
+    V v[groups][per_group];
+
+    PYNN_INLINE Block(const T *p, std::size_t lanes, T padding) {
+        for (std::size_t j = 0; j < vectors; ++j) {
+            const std::size_t at = j * width<T>;
+            V &to = v[j / per_group][j % per_group];
+            if (lanes >= at + width<T>)
+                to = load<V>(p + at);
+            else
+                to = lanes > at ? load_first<V>(p + at, lanes - at, padding) : splat<V>(padding);
+        }
+    }
+    PYNN_INLINE void store_to(T *p, std::size_t lanes) const {
+        for (std::size_t j = 0; j < vectors; ++j) {
+            const std::size_t at = j * width<T>;
+            if (lanes > at) store_up_to(p + at, v[j / per_group][j % per_group], lanes - at);
+        }
+    }
+};
 
 // Interleaved partial results: element i of a row goes to partial result i % 16.
 template <class T> struct PartialSums;
@@ -18,16 +43,25 @@ template <> struct PartialSums<float> {
     using Group = vec<float>[partial_results / width<float>]; // 16 terms
 
     // products of two floats are exact in double
+    PYNN_INLINE void add_products(const float *x, const float *y, std::size_t n) {
+        for (std::size_t i = 0; i < n; i += partial_results)
+            for (std::size_t j = 0; j < vectors; ++j)
+                sum[j] += load_wide(x + i + j * wide_lanes) * load_wide(y + i + j * wide_lanes);
+    }
     PYNN_INLINE void add_products(const Group &x, const Group &y) {
         for (std::size_t j = 0; j < vectors / 2; ++j) {
-            sum[2 * j] += widened<false>(x[j]) * widened<false>(y[j]);
-            sum[2 * j + 1] += widened<true>(x[j]) * widened<true>(y[j]);
+            sum[2 * j] += as_doubles(half_of<false>(x[j])) * as_doubles(half_of<false>(y[j]));
+            sum[2 * j + 1] += as_doubles(half_of<true>(x[j])) * as_doubles(half_of<true>(y[j]));
         }
+    }
+    PYNN_INLINE void add(const float *terms, std::size_t n) {
+        for (std::size_t i = 0; i < n; i += partial_results)
+            for (std::size_t j = 0; j < vectors; ++j) sum[j] += load_wide(terms + i + j * wide_lanes);
     }
     PYNN_INLINE void add(const Group &terms) {
         for (std::size_t j = 0; j < vectors / 2; ++j) {
-            sum[2 * j] += widened<false>(terms[j]);
-            sum[2 * j + 1] += widened<true>(terms[j]);
+            sum[2 * j] += as_doubles(half_of<false>(terms[j]));
+            sum[2 * j + 1] += as_doubles(half_of<true>(terms[j]));
         }
     }
     PYNN_INLINE void total(double *high, double *low) const {
@@ -42,6 +76,10 @@ template <> struct PartialSums<double> {
 
     using Group = vec<double>[vectors]; // 16 terms
 
+    PYNN_INLINE void add_products(const double *x, const double *y, std::size_t n) {
+        for (std::size_t i = 0; i < n; i += partial_results)
+            add_products(Block<double>(x + i, partial_results, 0).v[0], Block<double>(y + i, partial_results, 0).v[0]);
+    }
     PYNN_INLINE void add_products(const Group &x, const Group &y) {
         for (std::size_t j = 0; j < vectors; ++j) {
             const vec<double> product = x[j] * y[j];
@@ -49,6 +87,9 @@ template <> struct PartialSums<double> {
             sum[j] = s.high;
             error[j] += s.low + fma(x[j], y[j], -product);
         }
+    }
+    PYNN_INLINE void add(const double *terms, std::size_t n) {
+        for (std::size_t i = 0; i < n; i += partial_results) add(Block<double>(terms + i, partial_results, 0).v[0]);
     }
     PYNN_INLINE void add(const Group &terms) {
         for (std::size_t j = 0; j < vectors; ++j) {
@@ -93,6 +134,55 @@ template <bool AnySign = false, class V> PYNN_INLINE V exp_of_difference(V x, V 
     }
 }
 
+// A row of float32 whose greatest element is less has a float between 132 and 140 below it. What is less than that is taken
+// as that: its exponential is 0 too. Elsewhere differences are exact, or so great.
+constexpr float near_limit = 0x1p+26f, far_below = 136.0f;
+
+// exp(x - greatest) of a row; Near: the greatest element is below near_limit, of either sign
+template <class T, bool Near> struct Exponentials;
+
+template <bool Near> struct Exponentials<float, Near> {
+    using V = vec<float>;
+    V greatest, lowest;
+
+    PYNN_INLINE explicit Exponentials(float from) : greatest(splat<V>(from)), lowest(splat<V>(from - far_below)) {}
+    PYNN_INLINE ReducedByEighths<V> reduced(V x) const {
+        Parts<V> difference = Near ? two_sum(maximum(lowest, x), -greatest) : whole(at_least(-far_below, x - greatest));
+        return reduced_by_eighths(difference.high, difference.low);
+    }
+    PYNN_INLINE V operator()(V x) const {
+        ShortExponential<V> e = short_exp(reduced(x));
+        return e.power.down(rounded(e.mantissa));
+    }
+    // 2^80 exp(x - greatest) in two parts: the greater one, a power of 2^(1/8), is returned; the other, 1/16 of it or less, is
+    // added to low
+    static constexpr double scale = 0x1p+80;
+    PYNN_INLINE V term(V x, V &low) const {
+        ReducedByEighths<V> t = reduced(x);
+        V power = as<V>((bits(t.z) & ~7) << 20); // as Power::down() has it
+        V high = look_up_eighth<V>(eighths_high, bits(t.z)) * power;
+        low = fma(look_up_eighth<V>(eighths_low, bits(t.z)), power, low);
+        low = fma(high, expm1_of_rest(t.r), low);
+        return high;
+    }
+};
+template <bool Near> struct Exponentials<double, Near> {
+    using V = vec<double>;
+    V greatest;
+
+    PYNN_INLINE explicit Exponentials(double from) : greatest(splat<V>(from)) {}
+    PYNN_INLINE V operator()(V x) const { return exp_of_difference(x, greatest); }
+    static constexpr double scale = 1; // sums have digits to spare
+    PYNN_INLINE V term(V x, V &) const { return (*this)(x); }
+};
+// f(the exponentials of a row)
+template <class T, class F> PYNN_INLINE void with_exponentials(T greatest, F f) {
+    if (sizeof(T) == 8 || (-near_limit < greatest && greatest < near_limit))
+        f(Exponentials<T, true>(greatest));
+    else
+        f(Exponentials<T, false>(greatest));
+}
+
 template <class V> PYNN_INLINE V larger(V v, V other) {
     if constexpr (by_table<V>)
         return maximum(v, other);
@@ -106,6 +196,7 @@ template <class V, std::size_t vectors> PYNN_INLINE element<V> greatest_lane(con
 // NaN may be passed over, but for one at the start
 template <class T> PYNN_INLINE T greatest_of_row(const T *x, std::size_t n) {
     using V = vec<T>;
+    if (n <= partial_results) return greatest_lane(Block<T>(x, n, -static_cast<T>(__builtin_inf())).v[0]);
     constexpr std::size_t chains = 4; // maxima that do not wait for each other
     V best[chains];
     for (V &v : best) v = splat<V>(x[0]);
@@ -119,6 +210,13 @@ template <class T> PYNN_INLINE T greatest_of_row(const T *x, std::size_t n) {
     const V two[] = {larger(best[0], best[1]), larger(best[2], best[3])}, one[] = {larger(two[0], two[1])};
     return greatest_lane(one);
 }
+
+template <class T>
+constexpr std::size_t many_groups =
+    many_vectors<T> * width<T> > partial_results ? many_vectors<T> * width<T> / partial_results : 1;
+
+// In the first-level cache: sums that wait for no exponential are faster read from there.
+constexpr std::size_t softmax_block = 256;
 
 // 1 / (total + total_low) in two parts
 template <class V> PYNN_INLINE Parts<V> reciprocal_of_sum(double total, double total_low) {
@@ -134,57 +232,33 @@ template <class T> struct SoftmaxSum {
     double total; // of exp(x - greatest)
 };
 
-// Groups of 16 elements in registers: the first so many of p, then padding.
-template <class T, std::size_t groups = 1> struct Block {
-    using V = vec<T>;
-    static constexpr std::size_t per_group = partial_results / width<T>, vectors = groups * per_group;
-    V v[groups][per_group];
-
-    PYNN_INLINE Block(const T *p, std::size_t lanes, T padding) {
-        for (std::size_t j = 0; j < vectors; ++j) {
-            const std::size_t at = j * width<T>;
-            V &to = v[j / per_group][j % per_group];
-            if (lanes >= at + width<T>)
-                to = load<V>(p + at);
-            else
-                to = lanes > at ? load_first<V>(p + at, lanes - at, padding) : splat<V>(padding);
-        }
-    }
-    PYNN_INLINE void store_to(T *p, std::size_t lanes) const {
-        for (std::size_t j = 0; j < vectors; ++j) {
-            const std::size_t at = j * width<T>;
-            if (lanes > at) store_up_to(p + at, v[j / per_group][j % per_group], lanes - at);
-        }
-    }
-    PYNN_INLINE void add_to(PartialSums<T> &sums) const {
-        for (const auto &group : v) sums.add(group);
-    }
-};
-
-template <class T>
-constexpr std::size_t many_groups =
-    many_vectors<T> * width<T> > partial_results ? many_vectors<T> * width<T> / partial_results : 1;
-
-template <std::size_t groups, class T>
-PYNN_INLINE void exp_of_block(const T *x, T *y, std::size_t lanes, T greatest, PartialSums<T> &sums) {
-    Block<T, groups> block(x, lanes, -static_cast<T>(__builtin_inf()));
-    for (auto &group : block.v) {
-        for (vec<T> &v : group) v = exp_of_difference(v, splat<vec<T>>(greatest));
-    }
-    block.add_to(sums);
-    block.store_to(y, lanes);
-}
-
 template <class T> PYNN_INLINE SoftmaxSum<T> softmax_row_sum(const T *x, T *y, std::size_t n) {
     using V = vec<T>;
     if (n == 0) return {};
     constexpr T lowest = -static_cast<T>(__builtin_inf());
-    const T greatest = n <= partial_results ? greatest_lane(Block<T>(x, n, lowest).v[0]) : greatest_of_row(x, n);
+    const T greatest = greatest_of_row(x, n);
     PartialSums<T> sums;
-    constexpr std::size_t step = many_groups<T> * partial_results;
-    std::size_t i = 0;
-    for (; i + step <= n; i += step) exp_of_block<many_groups<T>>(x + i, y + i, step, greatest, sums);
-    for (; i < n; i += partial_results) exp_of_block<1>(x + i, y + i, n - i, greatest, sums);
+    const std::size_t whole = n - n % partial_results;
+    with_exponentials(greatest, [&](auto exp) __attribute__((always_inline)) {
+        const auto add_group = [&](std::size_t i, std::size_t lanes) __attribute__((always_inline)) {
+            Block<T> block(x + i, lanes, lowest);
+            for (V &v : block.v[0]) v = exp(v);
+            sums.add(block.v[0]);
+            block.store_to(y + i, lanes);
+        };
+        for (std::size_t i = 0; i < whole;) {
+            if constexpr (by_table<V>) {
+                const std::size_t count = whole - i < softmax_block ? whole - i : softmax_block;
+                map<many_vectors<T>>(count, y + i, exp, x + i);
+                sums.add(y + i, count);
+                i += count;
+            } else {
+                add_group(i, partial_results);
+                i += partial_results;
+            }
+        }
+        if (whole < n) add_group(whole, n - whole);
+    });
     double total, total_low;
     sums.total(&total, &total_low);
     const Parts<V> inverse = reciprocal_of_sum<V>(total, total_low);
@@ -203,8 +277,9 @@ template <class T> void softmin_row(const T *x, T *y, std::size_t n) {
 template <class T> void softmax_backward_row(const T *dy, const T *y, T *dx, std::size_t n) {
     using V = vec<T>;
     PartialSums<T> sums;
-    for (std::size_t i = 0; i < n; i += partial_results)
-        sums.add_products(Block<T>(dy + i, n - i, 0).v[0], Block<T>(y + i, n - i, 0).v[0]);
+    const std::size_t whole = n - n % partial_results;
+    sums.add_products(dy, y, whole);
+    if (whole < n) sums.add_products(Block<T>(dy + whole, n - whole, 0).v[0], Block<T>(y + whole, n - whole, 0).v[0]);
     double dot, dot_low;
     sums.total(&dot, &dot_low);
     V high = splat<V>(static_cast<T>(dot));

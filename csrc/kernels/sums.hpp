@@ -2,7 +2,6 @@
 // whatever their type, which normalizations and sums compute in.
 #pragma once
 
-#include "kernels/softmax.hpp"
 #include "simd/vec.hpp"
 
 namespace pynn::PYNN_ISA {
@@ -13,13 +12,13 @@ constexpr std::size_t wide_lanes = width<double>;
 
 PYNN_INLINE Wide load_wide(const double *p) { return load<Wide>(p); }
 PYNN_INLINE Wide load_wide(const float *p) {
-    vector_type<float, PYNN_VECTOR_BYTES / 2>::type half;
+    half_float half;
     __builtin_memcpy(&half, p, sizeof half);
-    return convert<Wide>(half);
+    return as_doubles(half);
 }
 PYNN_INLINE void store_wide(double *p, Wide v) { store(p, v); }
 PYNN_INLINE void store_wide(float *p, Wide v) {
-    const auto half = convert<vector_type<float, PYNN_VECTOR_BYTES / 2>::type>(v);
+    const half_float half = as_floats(v);
     __builtin_memcpy(p, &half, sizeof half);
 }
 // Of the first n lanes; the rest are 0.

@@ -14,6 +14,8 @@ PYNN_INLINE vec<float> sqrt(vec<float> v) { return _mm256_sqrt_ps(v); }
 PYNN_INLINE vec<double> sqrt(vec<double> v) { return _mm256_sqrt_pd(v); }
 PYNN_INLINE vec<float> maximum(vec<float> a, vec<float> b) { return _mm256_max_ps(a, b); }
 PYNN_INLINE vec<float> minimum(vec<float> a, vec<float> b) { return _mm256_min_ps(a, b); }
+PYNN_INLINE vec<double> as_doubles(half_float v) { return _mm256_cvtps_pd((__m128)v); }
+PYNN_INLINE half_float as_floats(vec<double> v) { return (half_float)_mm256_cvtpd_ps(v); }
 // Products of the low 32 bits of each 64-bit lane.
 PYNN_INLINE vec<std::uint64_t> mul_low(vec<std::uint64_t> a, vec<std::uint64_t> b) {
     return (vec<std::uint64_t>)_mm256_mul_epu32((__m256i)a, (__m256i)b);
@@ -22,7 +24,6 @@ PYNN_INLINE vec<std::uint64_t> mul_low(vec<std::uint64_t> a, vec<std::uint64_t> 
 PYNN_INLINE bool any(ints<vec<float>> mask) { return _mm256_testz_si256((__m256i)mask, (__m256i)mask) == 0; }
 PYNN_INLINE bool any(ints<vec<double>> mask) { return _mm256_testz_si256((__m256i)mask, (__m256i)mask) == 0; }
 
-template <bool Second> PYNN_INLINE vec<double> widened(vec<float> v) { return converted_half<Second>(v); }
 template <class V> PYNN_INLINE V load_first(const element<V> *p, std::size_t n, element<V> rest) {
     const ints<V> mask = below_lane<V>(n);
     V v;

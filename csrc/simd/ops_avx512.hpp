@@ -15,6 +15,8 @@ PYNN_INLINE vec<float> sqrt(vec<float> v) { return _mm512_maskz_sqrt_ps(0xffff, 
 PYNN_INLINE vec<double> sqrt(vec<double> v) { return _mm512_maskz_sqrt_pd(0xff, v); }
 PYNN_INLINE vec<float> maximum(vec<float> a, vec<float> b) { return _mm512_maskz_max_ps(0xffff, a, b); }
 PYNN_INLINE vec<float> minimum(vec<float> a, vec<float> b) { return _mm512_maskz_min_ps(0xffff, a, b); }
+PYNN_INLINE vec<double> as_doubles(half_float v) { return _mm512_maskz_cvtps_pd(0xff, (__m256)v); }
+PYNN_INLINE half_float as_floats(vec<double> v) { return (half_float)_mm512_maskz_cvtpd_ps(0xff, v); }
 // Products of the low 32 bits of each 64-bit lane.
 PYNN_INLINE vec<std::uint64_t> mul_low(vec<std::uint64_t> a, vec<std::uint64_t> b) {
     return (vec<std::uint64_t>)_mm512_maskz_mul_epu32(0xff, (__m512i)a, (__m512i)b);
@@ -22,11 +24,6 @@ PYNN_INLINE vec<std::uint64_t> mul_low(vec<std::uint64_t> a, vec<std::uint64_t> 
 // Whether any lane of a mask is not 0.
 PYNN_INLINE bool any(ints<vec<float>> mask) { return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask) != 0; }
 PYNN_INLINE bool any(ints<vec<double>> mask) { return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask) != 0; }
-
-// The first (Second: the second) half of the lanes as doubles; GCC 12 converts quarters
-template <bool Second> PYNN_INLINE vec<double> widened(vec<float> v) {
-    return _mm512_maskz_cvtps_pd(0xff, (__m256)half_of<Second>(v));
-}
 
 template <class V> PYNN_INLINE V load_first(const element<V> *p, std::size_t n, element<V> rest) {
     const unsigned mask = (1u << n) - 1;
@@ -50,6 +47,7 @@ struct Power {
     PYNN_INLINE static Power from(vec<float> z) { return {(z - power_round) * 0.125f}; }
     PYNN_INLINE static Power one() { return {vec<float>{}}; }
     PYNN_INLINE vec<float> times(vec<float> v) const { return _mm512_maskz_scalef_ps(0xffff, v, exponent); }
+    PYNN_INLINE vec<float> down(vec<float> v) const { return times(v); }
     // first(v) 2^floor(floor(n / 8) / 2), second(first(v)) = times(v) where nothing is rounded between
     PYNN_INLINE vec<float> first(vec<float> v) const { return _mm512_maskz_scalef_ps(0xffff, v, half()); }
     PYNN_INLINE vec<float> second(vec<float> v) const {

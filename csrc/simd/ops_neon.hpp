@@ -24,7 +24,6 @@ PYNN_INLINE vec<std::uint64_t> mul_low(vec<std::uint64_t> a, vec<std::uint64_t> 
 PYNN_INLINE bool any(ints<vec<float>> mask) { return vmaxvq_u32((uint32x4_t)mask) != 0; }
 PYNN_INLINE bool any(ints<vec<double>> mask) { return vmaxvq_u32((uint32x4_t)mask) != 0; }
 
-template <bool Second> PYNN_INLINE vec<double> widened(vec<float> v) { return converted_half<Second>(v); }
 template <class V> PYNN_INLINE V load_first(const element<V> *p, std::size_t n, element<V> rest) {
     return load_first_buffered<V>(p, n, rest);
 }

@@ -26,8 +26,6 @@ PYNN_INLINE vec<double> fma(vec<double> a, vec<double> b, vec<double> c) { retur
 
 #else
 
-using half_float = vector_type<float, PYNN_VECTOR_BYTES / 2>::type;
-
 // The product of two floats is exact in double. Rounding the sum twice, to double and to float, goes wrong only
 // where the double lies half way between two floats or the result is subnormal; there the double is rounded to odd. Rare,
 // and a function of its own: in line at every fma it was half of this instruction set's code.
@@ -177,7 +175,6 @@ template <class I> PYNN_INLINE bool any(I mask) {
     return (halves[0] | halves[1]) != 0;
 }
 
-template <bool Second> PYNN_INLINE vec<double> widened(vec<float> v) { return converted_half<Second>(v); }
 template <class V> PYNN_INLINE V load_first(const element<V> *p, std::size_t n, element<V> rest) {
     return load_first_buffered<V>(p, n, rest);
 }

@@ -73,16 +73,27 @@ inline constexpr float eighths_low[8] = {0,
                                          -0x1.a94b14p-26f,
                                          -0x1.822dbcp-27f};
 
-// t is taken as at least -140 and must not be above 89; tail is the rest of t.
-template <class V, class... Tail> PYNN_INLINE ShortExponential<V> short_exp(V t, Tail... tail) {
+// t = (z - power_round) ln(2) / 8 + r
+template <class V> struct ReducedByEighths {
+    V z, r;
+};
+// -140 <= t <= 89; tail is the rest of t.
+template <class V, class... Tail> PYNN_INLINE ReducedByEighths<V> reduced_by_eighths(V t, Tail... tail) {
     using C = EighthConstants;
-    t = at_least(C::least, t);
     V z = fma(t, splat<V>(C::per_unit), splat<V>(C::round));
     V n = z - C::round;
-    V r = fma(n, splat<V>(-C::low), (fma(n, splat<V>(-C::high), t) + ... + tail));
-    V p = fma(r * r, polynomial(r, C::tail), r);
-    V high = look_up_eighth<V>(eighths_high, bits(z));
-    return {{high, fma(high, p, look_up_eighth<V>(eighths_low, bits(z)))}, Power::from(z)};
+    return {z, fma(n, splat<V>(-C::low), (fma(n, splat<V>(-C::high), t) + ... + tail))};
+}
+// e^r - 1
+template <class V> PYNN_INLINE V expm1_of_rest(V r) { return fma(r * r, polynomial(r, EighthConstants::tail), r); }
+template <class V> PYNN_INLINE ShortExponential<V> short_exp(ReducedByEighths<V> t) {
+    V p = expm1_of_rest(t.r);
+    V high = look_up_eighth<V>(eighths_high, bits(t.z));
+    return {{high, fma(high, p, look_up_eighth<V>(eighths_low, bits(t.z)))}, Power::from(t.z)};
+}
+// t is taken as at least -140 and must not be above 89; tail is the rest of t.
+template <class V, class... Tail> PYNN_INLINE ShortExponential<V> short_exp(V t, Tail... tail) {
+    return short_exp(reduced_by_eighths(at_least(EighthConstants::least, t), tail...));
 }
 template <class V> PYNN_INLINE ShortExponential<V> or_one(V x, ShortExponential<V> e) { // where x >= 0
     return {select(x < 0, e.mantissa, whole(1 - V{})), select(x < 0, e.power, Power::one())};

@@ -80,16 +80,18 @@ template <class V> PYNN_INLINE V as(ints<V> bits) { return (V)bits; }
 template <class V> PYNN_INLINE ints<V> bits(V v) { return (ints<V>)v; }
 template <class To, class V> PYNN_INLINE To convert(V v) { return __builtin_convertvector(v, To); }
 
-// The first (Second: the second) half of the lanes; and as doubles
-template <bool Second, std::size_t... I> PYNN_INLINE auto half_of(vec<float> v, std::index_sequence<I...>) {
+using half_float = vector_type<float, PYNN_VECTOR_BYTES / 2>::type;
+// The first (Second: the second) half of the lanes
+template <bool Second, std::size_t... I> PYNN_INLINE half_float half_of(vec<float> v, std::index_sequence<I...>) {
     return __builtin_shufflevector(v, v, (I + Second * sizeof...(I))...);
 }
-template <bool Second> PYNN_INLINE auto half_of(vec<float> v) {
+template <bool Second> PYNN_INLINE half_float half_of(vec<float> v) {
     return half_of<Second>(v, std::make_index_sequence<width<double>>());
 }
-template <bool Second> PYNN_INLINE vec<double> converted_half(vec<float> v) {
-    return convert<vec<double>>(half_of<Second>(v));
-}
+// Half a vector of floats as doubles, and back. GCC 12 makes two quarters of it, by way of memory; so instruction sets have
+// them too.
+template <class H> PYNN_INLINE vec<double> as_doubles(H v) { return convert<vec<double>>(v); }
+template <class W> PYNN_INLINE half_float as_floats(W v) { return convert<half_float>(v); }
 
 // f of the first and the second half of the lanes, again and again, down to one number
 template <class V, class F, std::size_t... I> PYNN_INLINE element<V> folded(V v, F f, std::index_sequence<I...>) {
@@ -126,22 +128,27 @@ template <class V> PYNN_INLINE V minimum(V a, V b) { return select(a < b, a, b);
 
 // 2^floor(n / 8) for integers -1616 <= n <= 1024 that z = power_round + n holds, in two factors: 2^floor(floor(n / 8) / 2)
 // and the rest. times() rounds once where neither |v| nor its product with the first factor is subnormal or infinite.
-constexpr float power_round = 0x1.8p+23f;
+// down() is times() for n <= 0: power_round is such that bits 3 to 10 of z are the exponent of 2^(80 + floor(n / 8)).
+constexpr float power_round = 0x1.8p+23f + (127 + 80) * 8;
 struct PowerInTwo {
-    vec<float> factors[2];
+    vec<float> z, factors[2];
 
     PYNN_INLINE static PowerInTwo from(vec<float> z) {
         ints<vec<float>> n = (bits(z) - static_cast<std::int32_t>(__builtin_bit_cast(std::uint32_t, power_round))) >> 3;
         ints<vec<float>> half = n >> 1;
-        return {{as<vec<float>>((half + 127) << 23), as<vec<float>>((n - half + 127) << 23)}};
+        return {z, {as<vec<float>>((half + 127) << 23), as<vec<float>>((n - half + 127) << 23)}};
     }
-    PYNN_INLINE static PowerInTwo one() { return {{1 - vec<float>{}, 1 - vec<float>{}}}; }
+    PYNN_INLINE static PowerInTwo one() {
+        return {splat<vec<float>>(power_round), {1 - vec<float>{}, 1 - vec<float>{}}};
+    }
     PYNN_INLINE vec<float> first(vec<float> v) const { return v * factors[0]; }
     PYNN_INLINE vec<float> second(vec<float> v) const { return v * factors[1]; }
     PYNN_INLINE vec<float> times(vec<float> v) const { return second(first(v)); }
+    PYNN_INLINE vec<float> down(vec<float> v) const { return v * as<vec<float>>((bits(z) & ~7) << 20) * 0x1p-80f; }
 };
 template <class I> PYNN_INLINE PowerInTwo select(I mask, PowerInTwo a, PowerInTwo b) {
-    return {{select(mask, a.factors[0], b.factors[0]), select(mask, a.factors[1], b.factors[1])}};
+    return {select(mask, a.z, b.z),
+            {select(mask, a.factors[0], b.factors[0]), select(mask, a.factors[1], b.factors[1])}};
 }
 
 // Of eight numbers those that the last three bits of i count, lane by lane.
