@@ -187,27 +187,23 @@ template <class V> PYNN_INLINE V gated(V x, element<V> limit, Parts<V> gate, V r
 template <class V> PYNN_INLINE V gated_backward(V dy, V x, element<V> limit, Parts<V> slope, V rest) {
     return passed(x >= -limit, dy * rounded(slope) * select(x < 0, rest, 1 - V{}), x);
 }
-template <class V> PYNN_INLINE V bounded_by(element<V> limit, V x) {
-    return select(x < -limit, splat<V>(-limit), select(x > limit, splat<V>(limit), x));
+// dx where x is not below limit, else 0, of an infinite dy too; dx is NaN where x is
+template <class V> PYNN_INLINE V passed_above(element<V> limit, V dx, V dy, V x) {
+    return select(x < limit, keep_nan(dy, V{}), dx);
 }
+template <class V> PYNN_INLINE V bounded_by(element<V> limit, V x) { return at_least(-limit, at_most(limit, x)); }
 // Where x e^-x is below 2^-180 (float64: 2^-1108).
 template <class T> constexpr T far = sizeof(T) == 4 ? T(130) : T(775);
 
 // x e f, rounded once; beyond limit it is x
-template <class V> PYNN_INLINE V gated(V x, element<V> limit, ShortExponential<V> e, Parts<V> f) {
-    V y = e.power.times(rounded_product(times(at_least(-far<float>, x), e.mantissa), f));
+template <class V> PYNN_INLINE V gated(V x, element<V> limit, BiasedExponential<V> e, Parts<V> f) {
+    V y = e.times(rounded_product(times(at_least(-far<float>, x), e.mantissa), f));
     return select(x > limit, x, with_sign_of(y, x));
 }
-// dy e slope; below -limit it is 0
-template <class V> PYNN_INLINE V gated_backward(V dy, V x, element<V> limit, ShortExponential<V> e, Parts<V> slope) {
-    return passed(x >= -limit, times_slope(dy, rounded_product(e.mantissa, slope), e.power), x);
-}
-// dy times a slope whose values at x and -x add to 1; e part is that at -|x|
-template <class V>
-PYNN_INLINE V gated_backward_by_left(V dy, V x, element<V> limit, ShortExponential<V> e, Parts<V> part) {
-    Parts<V> left = product(e.mantissa, part), right = fast_two_sum(1 - V{}, -e.power.times(left.high));
-    V slope = select(x < 0, rounded(left), right.high + (right.low - e.power.times(left.low)));
-    return passed(x >= -limit, times_slope(dy, slope, select(x < 0, e.power, Power::one())), x);
+// dy e slope, both loose; below -limit it is 0. Neither does dy times the slope overflow nor the slope lose bits.
+template <class V> PYNN_INLINE V gated_backward(V dy, V x, element<V> limit, BiasedExponential<V> e, Parts<V> slope) {
+    V s = e.first() * rounded_loose_product(e.mantissa, slope);
+    return passed_above(-limit, e.second() * (dy * s), dy, x);
 }
 
 // x sigmoid(z) with z of the sign of x, both in bounds; slope = sigmoid(z) (1 + w sigmoid(-z)), w = x dz/dx
@@ -224,6 +220,7 @@ template <class V, bool = by_table<V>> struct Logistic {
         denominator = fast_two_sum(1 - V{}, power.high);
         denominator.low += power.low;
     }
+    PYNN_INLINE explicit Logistic(V z) : Logistic(whole(z)) {}
     PYNN_INLINE V times(V x, element<V> limit) const {
         return gated(x, limit, quotient(select(x < 0, power, whole(1 - V{})), denominator), rest);
     }
@@ -232,24 +229,72 @@ template <class V, bool = by_table<V>> struct Logistic {
         top = select(x < 0, product(top, power), top);
         return gated_backward(dy, x, limit, quotient(top, product(denominator, denominator)), rest);
     }
+    PYNN_INLINE V backward(V dy, V x, element<V> limit, V w) const { return backward(dy, x, limit, whole(w)); }
 };
 
+// The slope is r (1 + w g) right of 0 and g (1 - |w| r) left of it, with r and g = 1 - r the values at |z| and -|z|.
 template <class V> struct Logistic<V, true> {
-    ShortExponential<V> e; // exp(-|z|)
-    Parts<V> s;            // 1 / (1 + exp(-|z|))
+    BiasedExponential<V> e; // exp(-|z|)
+    V r, rest, g;           // 1 / (1 + exp(-|z|)) is r (1 + rest); g = 1 - r
 
-    PYNN_INLINE explicit Logistic(Parts<V> z) {
-        V t_low = as<V>(bits(z.low) ^ (~bits(z.high) & sign_bits<V>()));
-        e = short_exp(negative_magnitude(z.high), t_low);
-        s = reciprocal_of_one_plus(e);
+    PYNN_INLINE explicit Logistic(V z) : e(biased_exp(negative_magnitude(z))) { divide(); }
+    PYNN_INLINE explicit Logistic(Parts<V> z)
+        : e(biased_exp(negative_magnitude(z.high), as<V>(bits(z.low) ^ (~bits(z.high) & sign_bits<V>())))) {
+        divide();
     }
-    PYNN_INLINE V times(V x, element<V> limit) const { return gated(x, limit, or_one(x, e), s); }
-    PYNN_INLINE V backward(V dy, V x, element<V> limit, Parts<V> w) const {
-        Parts<V> v = product(w, s);
-        Parts<V> small = product(v, e.mantissa);
-        v = select(x < 0, v, {e.power.times(small.high), e.power.times(small.low)});
-        Parts<V> slope = product(s, sum(whole(1 - V{}), v));
-        return gated_backward(dy, x, limit, or_one(x, e), fast_two_sum(slope.high, slope.low));
+    // scale (high + low) is the value at x times up
+    struct Gate {
+        V scale, high, low;
+    };
+    PYNN_INLINE Gate gate(V x) const {
+        auto negative = x < 0;
+        V high = select(negative, e.mantissa.high, 1 - V{});
+        return {r * select(negative, e.scale_up(), splat<V>(BiasedExponential<V>::up)), high,
+                fma(rest, high, select(negative, e.mantissa.low, V{}))};
+    }
+    PYNN_INLINE V at(V x) const {
+        Gate f = gate(x);
+        return BiasedExponential<V>::down * fma(f.scale, f.high, f.scale * f.low);
+    }
+    PYNN_INLINE V times(V x, element<V> limit) const {
+        Gate f = gate(x);
+        V bounded = at_least(-far<float>, x), p = bounded * f.scale, p_low = fma(bounded, f.scale, -p);
+        V y = BiasedExponential<V>::down * fma(p, f.high, fma(p, f.low, p_low * f.high));
+        return select(x > limit, x, with_sign_of(y, x));
+    }
+    template <class W> PYNN_INLINE V backward(V dy, V x, element<V> limit, W w) const {
+        V t = r * rest, h = g - t, h_low = (g - h) - t; // the value at -|z|
+        V a, a_low;
+        if constexpr (std::is_same_v<W, V>) {
+            a = magnitude(w);
+        } else {
+            a = magnitude(w.high);
+            a_low = as<V>(bits(w.low) ^ (bits(w.high) & sign_bits<V>()));
+        }
+        V p = a * h, p_low = fma(a, h_low, fma(a, h, -p));
+        // 1 - a + a h
+        V c = 1 - a, c_low = (1 - c) - a;
+        if constexpr (!std::is_same_v<W, V>) {
+            p_low = fma(a_low, h, p_low);
+            c_low -= a_low;
+        }
+        V k = c + p, k_low = ((c - k) + p) + (c_low + p_low);
+        V m = e.mantissa.high * k;
+        V m_low = fma(fma(rest, e.mantissa.high, e.mantissa.low), k,
+                      fma(rounded(e.mantissa), k_low, fma(e.mantissa.high, k, -m)));
+        V left = fma(r, m, r * m_low), right = r + fma(p, r, fma(p, t, fma(p_low, r, t)));
+        auto negative = x < 0;
+        return passed_above(
+            -limit, dy * select(negative, left * e.first(), right) * select(negative, e.second(), 1 - V{}), dy, x);
+    }
+
+  private:
+    PYNN_INLINE void divide() {
+        V scale = e.first() * e.second();
+        r = 1 / fma(scale, rounded(e.mantissa), 1 - V{});
+        g = 1 - r;
+        V q = r * scale;
+        rest = fma(-q, e.mantissa.low, fma(-q, e.mantissa.high, g));
     }
 };
 
@@ -358,9 +403,9 @@ struct gelu {
         constexpr element<V> half = static_cast<element<V>>(0.5);
         return exp_parts(-half * square.high, -half * square.low, ExpConstants<element<V>>::lowest);
     }
-    template <class V> static PYNN_INLINE ShortExponential<V> short_bell(V a) {
+    template <class V> static PYNN_INLINE BiasedExponential<V> short_bell(V a) {
         V half = static_cast<element<V>>(0.5) * a, t = -half * a;
-        return short_exp(t, -fma(half, a, t));
+        return biased_exp(t, -fma(half, a, t));
     }
     template <class V> static PYNN_INLINE V forward(V x) {
         if constexpr (by_table<V>) {
@@ -377,14 +422,9 @@ struct gelu {
     }
     template <class V> static PYNN_INLINE V backward(V dy, V x) {
         if constexpr (by_table<V>) {
-            constexpr float limit = normal_tail_table.greatest[0];
-            V a = at_most(limit, magnitude(x));
-            ShortExponential<V> e = short_bell(a);
-            // at -a: e (tail - a / sqrt(2 pi))
-            Parts<V> line = times(a, minus_density<V>());
-            Parts<V> tail = piecewise<normal_tail_table>(a), part = two_sum(tail.high, line.high);
-            part = fast_two_sum(part.high, part.low + (tail.low + line.low));
-            return gated_backward_by_left(dy, x, limit, e, part);
+            constexpr float limit = gelu_slope_table.greatest[0];
+            return gated_backward(dy, x, limit, short_bell(at_least(-limit, at_most(0, x))),
+                                  loose_one_sided<gelu_slope_table, true>(x));
         } else {
             constexpr element<V> limit = NormalTailConstants::limit;
             V a = magnitude(bounded_by(limit, x));
@@ -404,12 +444,35 @@ struct gelu_tanh {
     template <class V> static PYNN_INLINE Parts<V> cubic_share(V x) {
         return product(constant<V>(B, B_low), product(whole(x), x));
     }
+    template <class V> struct Short {
+        V x, square, square_low;
+        PYNN_INLINE explicit Short(V x) : x(x), square(x * x), square_low(fma(x, x, -square)) {}
+        // x (A + factor x^2); A's high part has so few bits that what the sum loses is exact
+        PYNN_INLINE Parts<V> argument(double factor) const {
+            constexpr float high = 0x1.988p+0f;
+            Parts<V> f = constant<V>(factor);
+            V sum = fma(f.high, square, splat<V>(high));
+            V low = fma(f.high, square, high - sum) +
+                    fma(f.high, square_low,
+                        fma(f.low, square, splat<V>(static_cast<float>(A - static_cast<double>(high)))));
+            V p = x * sum;
+            return {p, fma(x, low, fma(x, sum, -p))};
+        }
+    };
+
     template <class V> static PYNN_INLINE V forward(V x) {
         V bounded = bounded_by(limit<V>, x);
-        return Logistic<V>(product(sum(constant<V>(A), cubic_share(bounded)), bounded)).times(x, limit<V>);
+        if constexpr (by_table<V>)
+            return Logistic<V>(Short<V>(bounded).argument(B)).times(x, limit<V>);
+        else
+            return Logistic<V>(product(sum(constant<V>(A), cubic_share(bounded)), bounded)).times(x, limit<V>);
     }
     template <class V> static PYNN_INLINE V backward(V dy, V x) {
         V bounded = bounded_by(limit<V>, x);
+        if constexpr (by_table<V>) {
+            Short<V> s(bounded);
+            return Logistic<V>(s.argument(B)).backward(dy, x, limit<V>, s.argument(3 * B));
+        }
         Parts<V> share = cubic_share(bounded), z = product(sum(constant<V>(A), share), bounded);
         Parts<V> w = sum(z, product(share, 2 * bounded));
         return Logistic<V>(z).backward(dy, x, limit<V>, w);
@@ -429,19 +492,11 @@ struct quick_gelu {
 
 struct silu {
     template <class V> static PYNN_INLINE V forward(V x) {
-        return Logistic<V>(whole(bounded_by(far<element<V>>, x))).times(x, far<element<V>>);
+        return Logistic<V>(bounded_by(far<element<V>>, x)).times(x, far<element<V>>);
     }
     template <class V> static PYNN_INLINE V backward(V dy, V x) {
-        if constexpr (by_table<V>) {
-            V a = at_most(far<float>, magnitude(x));
-            Parts<V> f = piecewise<silu_slope_table>(at_most(silu_slope_table.greatest[0], a));
-            Parts<V> part = two_sum(f.high, -a);
-            part = fast_two_sum(part.high, part.low + f.low);
-            return gated_backward_by_left(dy, x, far<float>, short_exp(-a), part);
-        } else {
-            Parts<V> z = whole(bounded_by(far<element<V>>, x));
-            return Logistic<V>(z).backward(dy, x, far<element<V>>, z);
-        }
+        V z = bounded_by(far<element<V>>, x);
+        return Logistic<V>(z).backward(dy, x, far<element<V>>, z);
     }
 };
 
@@ -461,7 +516,8 @@ struct mish {
     };
     template <class V> static PYNN_INLINE V forward(V x) {
         if constexpr (by_table<V>) {
-            return gated(x, mish_table.greatest[1], short_exp(at_most(0, x)), one_sided<mish_table>(x));
+            return gated(x, mish_table.greatest[1], biased_exp(at_least(-far<float>, at_most(0, x))),
+                         one_sided<mish_table>(x));
         } else {
             Terms<V> t(bounded_by(far<element<V>>, x));
             Parts<V> top = select(x < 0, product(t.e, t.factor), t.factor);
@@ -471,9 +527,9 @@ struct mish {
     template <class V> static PYNN_INLINE V backward(V dy, V x) {
         if constexpr (by_table<V>) {
             V negative = at_least(-far<float>, at_most(0, x));
-            Parts<V> f = one_sided<mish_slope_table>(x), slope = two_sum(negative, f.high);
-            slope = fast_two_sum(slope.high, slope.low + f.low);
-            return gated_backward(dy, x, far<element<V>>, short_exp(negative), slope);
+            Parts<V> slope = loose_one_sided<mish_slope_table>(x);
+            slope = select(x < -mish_slope_table.greatest[0], whole(1 + negative), slope); // e^x more, which is nothing
+            return gated_backward(dy, x, far<float>, biased_exp(negative), slope);
         } else {
             V bounded = bounded_by(far<element<V>>, x);
             Terms<V> t(bounded);
@@ -490,8 +546,7 @@ struct mish {
 struct sigmoid : LightBackward {
     template <class V> static PYNN_INLINE V forward(V x) {
         if constexpr (by_table<V>) {
-            ShortExponential<V> e = short_exp(negative_magnitude(x)), gate = or_one(x, e);
-            return gate.power.times(rounded_product(gate.mantissa, reciprocal_of_one_plus(e)));
+            return Logistic<V>(bounded_by(far<float>, x)).at(x);
         } else {
             Exponential<V> e = exp_parts(-magnitude(x));
             Parts<V> p = power(e);
@@ -508,8 +563,7 @@ struct sigmoid : LightBackward {
 struct tanh : LightBackward {
     template <class V> static PYNN_INLINE V forward(V x) {
         if constexpr (by_table<V>) {
-            V a = at_most(tanh_table.greatest[0], magnitude(x));
-            return with_sign_of(rounded_product(a, piecewise<tanh_table>(a)), x);
+            return with_sign_of(short_tanh(magnitude(x)), x);
         } else {
             return with_sign_of(rounded(tanh_parts(magnitude(x))), x);
         }
@@ -557,8 +611,8 @@ struct tanh_shrink {
 struct softplus {
     template <class V> static PYNN_INLINE V forward(V x) {
         if constexpr (by_table<V>) {
-            auto e = short_exp(at_most(0, x));
-            V y = e.power.times(rounded_product(e.mantissa, one_sided<softplus_table>(x)));
+            auto e = biased_exp(at_least(-far<float>, at_most(0, x)));
+            V y = e.times(rounded_product(e.mantissa, one_sided<softplus_table>(x)));
             return select(x > softplus_table.greatest[1], x, y);
         } else {
             // max(x, 0) + log(1 + e) with e = exp(-|x|), log(1 + e) = 2 atanh(e / (2 + e))

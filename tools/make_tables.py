@@ -22,6 +22,7 @@ class Table(NamedTuple):
     offset: int
     bits: int  # parts of an octave, log2
     functions: tuple  # (f, greatest a)
+    least: float = 0  # errors are relative to no less than this, where a function crosses 0
 
 
 def sigmoid(a):
@@ -41,8 +42,8 @@ def mish_slope(x):
     return mish_gate(x) + x * sigmoid(x) * mp.sech(mp.log1p(mp.exp(x))) ** 2
 
 
-def silu_slope(x):
-    return sigmoid(x) * (1 + x * sigmoid(-x))
+def gelu_slope(x):
+    return mp.ncdf(x) + x * mp.npdf(x)
 
 
 def or_limit(f, limit):
@@ -68,11 +69,12 @@ TABLES = [
         ((normal_tail, 16), (mp.ncdf, 6)),
     ),
     Table(
-        "normal_tail_table",
-        "Phi(-a) e^(a^2 / 2)",
-        2,
+        "gelu_slope_table",
+        "the slope at -a, times e^(a^2 / 2); the slope at a",
+        4,
         3,
-        ((normal_tail, 16),),
+        ((lambda a: gelu_slope(-a) * mp.exp(a * a / 2), 16), (gelu_slope, 6)),
+        1 / 8,
     ),
     Table(
         "mish_table",
@@ -83,17 +85,11 @@ TABLES = [
     ),
     Table(
         "mish_slope_table",
-        "the slope at -a, times e^a, plus a; the slope at a",
+        "the slope at -a, times e^a; the slope at a",
         1,
         2,
-        ((lambda a: mish_slope(-a) * mp.exp(a) + a, 22), (mish_slope, 10.5)),
-    ),
-    Table(
-        "silu_slope_table",
-        "the slope at -a, times e^a, plus a",
-        2,
-        3,
-        ((lambda a: silu_slope(-a) * mp.exp(a) + a, 22),),
+        ((lambda a: mish_slope(-a) * mp.exp(a), 22), (mish_slope, 10.5)),
+        1 / 8,
     ),
     Table(
         "softplus_table",
@@ -117,7 +113,7 @@ def intervals(table, greatest):
         w += width
 
 
-def minimax(f, centre, half, fixed):
+def minimax(f, centre, half, fixed, least):
     """Coefficients beyond those fixed, of f(centre + d) for |d| <= half, least greatest relative error."""
     n = DEGREE + 1 - len(fixed)
     points = [half * mp.cos(mp.pi * (2 * i + 1) / (2 * n + 2)) for i in range(n + 1)]
@@ -129,11 +125,14 @@ def minimax(f, centre, half, fixed):
             v = values.get(d) or f(centre + d)
             for j in range(n):
                 a[i, j] = d ** (j + len(fixed))
-            a[i, n] = (-1) ** i * abs(v)
+            a[i, n] = (-1) ** i * max(abs(v), least)
             b[i] = v - mp.polyval(fixed[::-1], d) if fixed else v
         solved = list(mp.lu_solve(a, b))[:n]
         coefficients = fixed + solved
-        error = [(mp.polyval(coefficients[::-1], d) - values[d]) / abs(values[d]) for d in grid]
+        error = [
+            (mp.polyval(coefficients[::-1], d) - values[d]) / max(abs(values[d]), least)
+            for d in grid
+        ]
         # the greatest error of each run of one sign
         runs = []
         for d, e in zip(grid, error):
@@ -148,22 +147,23 @@ def minimax(f, centre, half, fixed):
     return coefficients
 
 
-def row(f, low, width):
+def row(f, low, width, least):
     centre, half = low + width / 2, width / 2
     fixed = []
     for _ in range(2):  # c1, then the rest with c1 as float32 has it; c0 has two parts
-        coefficients = minimax(f, centre, half, fixed)
+        coefficients = minimax(f, centre, half, fixed, least)
         c0 = np.float32(coefficients[0])
         c0_low = np.float32(coefficients[0] - mp.mpf(float(c0)))
         fixed = [
             mp.mpf(float(c0)) + mp.mpf(float(c0_low)),
             mp.mpf(float(np.float32(coefficients[1]))),
         ]
-    coefficients = minimax(f, centre, half, fixed)
+    coefficients = minimax(f, centre, half, fixed, least)
     stored = [mp.mpf(float(np.float32(c))) for c in coefficients[1:]]
     ds = [half * mp.mpf(i) / 20 for i in range(-20, 21)]
     error = max(
-        abs(mp.polyval(stored[::-1], d) * d + fixed[0] - f(centre + d)) / abs(f(centre + d))
+        abs(mp.polyval(stored[::-1], d) * d + fixed[0] - f(centre + d))
+        / max(abs(f(centre + d)), least)
         for d in ds
     )
     return [c0, c0_low, *map(np.float32, coefficients[1:])], error
@@ -195,7 +195,7 @@ def main():
         for f, greatest in table.functions:
             starts.append(len(rows))
             for low, width in intervals(table, greatest):
-                coefficients, error = row(f, low, width)
+                coefficients, error = row(f, low, width, table.least)
                 rows.append(coefficients)
                 worst = max(worst, error)
         assert len(rows) <= ROWS, (table.name, len(rows))

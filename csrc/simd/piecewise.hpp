@@ -30,8 +30,10 @@ template <const Table &table> constexpr Lookup lookup_of() {
 }
 template <const Table &table> constexpr Lookup lookup = lookup_of<table>();
 
-// The table's function of a, 0 <= a <= greatest; its second function where the mask is on.
-template <const Table &table, class V> PYNN_INLINE Parts<V> piecewise(V a, ints<V> second = ints<V>{}) {
+// The table's function of a, 0 <= a <= greatest; its second function where the mask is on. Steep: the line is more than the
+// low part can hold.
+template <const Table &table, bool Steep = false, class V>
+PYNN_INLINE Parts<V> piecewise(V a, ints<V> second = ints<V>{}) {
     constexpr int shift = 23 - table.bits;
     constexpr std::int32_t half = 1 << (shift - 1);
     V w = a + static_cast<float>(table.offset);
@@ -42,9 +44,12 @@ template <const Table &table, class V> PYNN_INLINE Parts<V> piecewise(V a, ints<
     V c[table_columns];
     lookup<table>.template find<table.second == 0>(row, c);
     V p = c[table_columns - 1];
+    constexpr std::size_t line = Steep ? 2 : 0;
 #pragma GCC unroll 8
-    for (std::size_t i = table_columns - 2; i > 0; --i) p = fma(p, d, c[i]);
-    return {c[0], p};
+    for (std::size_t i = table_columns - 2; i > line; --i) p = fma(p, d, c[i]);
+    if constexpr (!Steep) return {c[0], p};
+    V high = fma(d, c[2], c[0]);
+    return {high, fma(d * d, p, c[1]) + fma(d, c[2], c[0] - high)};
 }
 
 // e^t = power * (mantissa.high + mantissa.low), about 1 <= mantissa < 2
@@ -99,6 +104,30 @@ template <class V> PYNN_INLINE ShortExponential<V> or_one(V x, ShortExponential<
     return {select(x < 0, e.mantissa, whole(1 - V{})), select(x < 0, e.power, Power::one())};
 }
 
+// e^t = 2^n * (mantissa.high + mantissa.low), about 1 <= mantissa < 2, for -137 <= t <= 0: n + 254 are the exponent's low
+// bits, so that powers are made by shifts alone
+template <class V> struct BiasedExponential {
+    Parts<V> mantissa;
+    ints<V> exponent;
+
+    static constexpr float up = 0x1p72f, down = 0x1p-72f;
+    PYNN_INLINE V scale_up() const { return as<V>((exponent - 55) << 23); } // up 2^n, which is normal
+    PYNN_INLINE V times(V v) const { return down * (v * scale_up()); }      // 2^n v, rounded once
+    // 2^n in two factors
+    PYNN_INLINE V first() const { return as<V>((exponent >> 1) << 23); }
+    PYNN_INLINE V second() const { return as<V>((exponent - (exponent >> 1)) << 23); }
+};
+template <class V, class... Tail> PYNN_INLINE BiasedExponential<V> biased_exp(V t, Tail... tail) {
+    using C = EighthConstants;
+    constexpr float round = 0x1.8p+23f + 8 * 254;
+    V z = fma(t, splat<V>(C::per_unit), splat<V>(round));
+    V n = z - round;
+    V r = fma(n, splat<V>(-C::low), (fma(n, splat<V>(-C::high), t) + ... + tail));
+    V p = fma(r * r, polynomial(r, C::tail), r);
+    V high = look_up_eighth<V>(eighths_high, bits(z));
+    return {{high, fma(high, p, look_up_eighth<V>(eighths_low, bits(z)))}, bits(z) >> 3};
+}
+
 // 1 / (1 + e), for e <= 1; its parts are not loose
 template <class V> PYNN_INLINE Parts<V> reciprocal_of_one_plus(ShortExponential<V> e) {
     Parts<V> d = fast_two_sum(1 - V{}, e.power.times(rounded(e.mantissa)));
@@ -111,10 +140,35 @@ template <class V> PYNN_INLINE Parts<V> reciprocal(V d) {
     return {r, r * fma(-d, r, 1 - V{})};
 }
 
-// The table's function of |x|, of two: for x <= 0 and for x > 0; not loose
-template <const Table &table, class V> PYNN_INLINE Parts<V> one_sided(V x) {
+// tanh(a) for a >= 0: below 1 a polynomial, from there on 1 - 2 / (e^2a + 1), which loses little of the quotient's error
+struct TanhConstants {
+    static constexpr float near = 1, greatest = 10;
+    static constexpr float per_unit = 0x1.715476p+1f, ln2_half = 0x1.62e43p-2f; // 2 log2(e)
+    static constexpr float round = 0x1.8p+23f + 127;                            // leaves a biased exponent
+    static constexpr float small[] = {
+        -0x1.55553cp-2f, 0x1.110be4p-3f, -0x1.b9623ap-5f, 0x1.6009a4p-6f,
+        -0x1.045fdep-7f, 0x1.2d9f82p-9f, -0x1.77caa4p-12f}; // (tanh(a) / a - 1) / a^2, in a^2; 2^-27.6
+    static constexpr float power[] = {
+        0x1p+1f,        0x1.ffffacp+0f, 0x1.5554aep+0f,
+        0x1.559b44p-1f, 0x1.122942p-2f, 0x1.391176p-4f}; // (e^2r - 1) / r, |r| <= ln(2) / 4; 2^-26.1 of e^2r
+};
+template <class V> PYNN_INLINE V short_tanh(V a) {
+    using C = TanhConstants;
+    a = at_most(C::greatest, a);
+    V square = a * a, small = fma(a * square, polynomial(square, C::small), a);
+    V z = fma(a, splat<V>(C::per_unit), splat<V>(C::round));
+    V r = fma(z - C::round, splat<V>(-C::ln2_half), a), scale = as<V>(bits(z) << 23);
+    V large = 1 - 2 / fma(scale * r, polynomial(r, C::power), 1 + scale);
+    return select(a < C::near, small, large);
+}
+
+// The table's function of |x|, of two: for x <= 0 and for x > 0
+template <const Table &table, bool Steep = false, class V> PYNN_INLINE Parts<V> loose_one_sided(V x) {
     V bounded = at_least(-table.greatest[0], at_most(table.greatest[1], x));
-    Parts<V> f = piecewise<table>(magnitude(bounded), ints<V>(x > 0));
+    return piecewise<table, Steep>(magnitude(bounded), ints<V>(x > 0));
+}
+template <const Table &table, class V> PYNN_INLINE Parts<V> one_sided(V x) { // not loose
+    Parts<V> f = loose_one_sided<table>(x);
     return fast_two_sum(f.high, f.low);
 }
 
@@ -123,14 +177,15 @@ template <class V> PYNN_INLINE V rounded_product(Parts<V> a, Parts<V> b) {
     return fma(a.high, b.high, fma(a.high, b.low, a.low * b.high));
 }
 template <class V> PYNN_INLINE V rounded_product(V a, Parts<V> b) { return fma(a, b.high, a * b.low); }
+// the same of two that are loose
+template <class V> PYNN_INLINE V rounded_loose_product(Parts<V> a, Parts<V> b) {
+    return fma(a.high, b.high, fma(a.high, b.low, a.low * rounded(b)));
+}
 // x a as parts
 template <class V> PYNN_INLINE Parts<V> times(V x, Parts<V> a) {
     V p = x * a.high;
     return {p, fma(x, a.low, fma(x, a.high, -p))};
 }
-// dy s power, s and half of the power first: neither does dy s overflow nor s lose bits
-template <class V> PYNN_INLINE V times_slope(V dy, V s, Power power) { return power.second(dy * power.first(s)); }
-
 // scale * (e^t - 1) for t <= 0, rounded once
 template <class V> PYNN_INLINE V scaled_expm1(Parts<V> scale, V t) {
     if constexpr (by_table<V>) {
