@@ -94,6 +94,20 @@ def test_layouts(size, dtype, isa, rng):
         oracles.assert_same_bits(pynn.affine(x, w, b2), want, f"bias of strides {b2.strides}")
 
 
+@pytest.mark.parametrize("size", [(5, 40, 300), (70, 289, 203)])
+def test_equal_rows_or_columns(size, dtype, isa, rng):
+    """Strides of 0, as numpy.broadcast_to makes them."""
+    m, k, n = size
+    x, w, dy = (whole(rng, *shape, dtype=dtype) for shape in ((m, k), (k, n), (m, n)))
+    for i, j in itertools.product((slice(0, 1), slice(None)), repeat=2):
+        x2, w2, dy2 = (np.broadcast_to(a[i, j], a.shape) for a in (x, w, dy))
+        assert np.array_equal(pynn.affine(x2, w), x2 @ w)
+        assert np.array_equal(pynn.affine(x, w2), x @ w2)
+        dx, dw, db = pynn.affine_backward(dy2, x2, w2)
+        assert np.array_equal(dx, dy2 @ w2.T)
+        assert np.array_equal(dw, x2.T @ dy2) and np.array_equal(db, dy2.sum(0))
+
+
 @st.composite
 def views(draw, rows, columns):
     """A view of larger memory of whole numbers: any order, steps of either sign, offsets."""
@@ -395,9 +409,11 @@ def test_nan_and_infinity_reach_what_they_touch(dtype, isa):
             assert np.array_equal(np.isnan(y), np.isnan(pynn.ACTIVATIONS[name].forward(expected)))
 
 
-@pytest.mark.parametrize("m, k, n", [(8, 1030, 77), (8, 256, 301), (33, 517, 64), (130, 262, 66)])
-def test_weights_in_column_order_are_turned(m, k, n, dtype, every_setting, rng):
-    """Such weights are the left operand of a product that is turned: the bits of weights in row order."""
+@pytest.mark.parametrize(
+    "m, k, n", [(8, 1030, 77), (8, 256, 301), (33, 517, 64), (130, 262, 66), (67, 533, 403)]
+)
+def test_weights_in_column_order(m, k, n, dtype, every_setting, rng):
+    """The product is turned, or columns are laid out as they come: the bits of weights in row order."""
     x, w = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
     b, memory = rng.standard_normal(n).astype(dtype), np.empty((m + 2, n + 9), dtype)
     want, plain = pynn.affine(x, w, b, activation="tanh"), pynn.affine(x, w)

@@ -48,9 +48,9 @@ constexpr std::size_t most_at_once = affine_chunk / ask_interval; // rows that a
 // Micro-tiles below each other: rows of a times a panel of b. Several in one call, as what a call costs is 4 % of a tile.
 template <class T> struct TileWork {
     std::size_t tiles;
-    const T *ahead; // what is asked for, four lines at a time
-    std::ptrdiff_t ahead_line, ahead_stride,
-        ahead_tile;    // from line to line, from one asking to the next, and from tile to tile
+    const T *ahead; // what is asked for, four lines at a time:
+    // from line to line, from one asking to the next, and from tile to tile
+    std::ptrdiff_t ahead_line, ahead_stride, ahead_tile;
     std::size_t depth; // at most affine_chunk
     const T *a;
     std::ptrdiff_t a_stride; // of rows, or of columns where rows have unit stride
@@ -285,9 +285,9 @@ template <class T> struct Stream {
     std::size_t rows = 0, at_once = 0; // still to come, for each tile
     T *to = nullptr;                   // where the group goes; nullptr: rows are but asked for
     std::size_t panels = 0, panel_size = 0;
-    // Where columns lie each in a line, a row is a line of each column of a panel, panel after panel.
-    std::ptrdiff_t column = 0;
+    // Where columns lie each in a line (depth > 0), a row is a line of each column of a panel, panel after panel.
     std::size_t depth = 0, k = 0;
+    std::ptrdiff_t column = 0;
 
     void begin(const T *first, std::ptrdiff_t row, std::size_t count, std::size_t tiles) {
         from = first;
@@ -302,7 +302,7 @@ template <class T> struct Stream {
     void after(std::size_t tiles) {
         const std::size_t now = rows < tiles * at_once ? rows : tiles * at_once;
         rows -= now;
-        if (column != 0) {
+        if (depth > 0) {
             for (std::size_t i = 0; i < now; ++i) lay_out_lines();
             return;
         }
@@ -649,7 +649,6 @@ template <class T> class BlockProduct {
         const std::size_t vectors = (columns + width<T> - 1) / width<T>;
         const bool last = place.start + depth == block_.depth;
         const T *a = block_.a + static_cast<std::ptrdiff_t>(place.start) * block_.a_column;
-        const T *packed_a = block_.packed_a + place.start / affine_chunk * block_.a_chunk;
         TileWork<T> work;
         work.depth = depth;
         work.lanes = columns - (vectors - 1) * width<T>;
@@ -670,7 +669,9 @@ template <class T> class BlockProduct {
                          std::size_t count) __attribute__((always_inline)) {
             const std::ptrdiff_t i = static_cast<std::ptrdiff_t>(row);
             work.tiles = count;
-            work.a = block_.packed_a != nullptr ? packed_a + t * Tile<T>::rows * depth : a + i * block_.a_row;
+            work.a = block_.packed_a == nullptr
+                         ? a + i * block_.a_row
+                         : block_.packed_a + place.start / affine_chunk * block_.a_chunk + t * Tile<T>::rows * depth;
             work.a_tile = block_.packed_a != nullptr ? static_cast<std::ptrdiff_t>(Tile<T>::rows * depth)
                                                      : static_cast<std::ptrdiff_t>(rows) * block_.a_row;
             work.c = block_.c + i * block_.c_row + column;
