@@ -46,7 +46,8 @@ double number(const std::string &name, py::handle object, double below = infinit
         const bool number = !PyArray_Check(object.ptr()) || (PyArray_NDIM(array) == 0 && !PyArray_ISSTRING(array) &&
                                                              !PyArray_ISCOMPLEX(array) && !PyArray_ISOBJECT(array));
         if (number) value = PyFloat_AsDouble(object.ptr());
-        if (value == -1 && PyErr_Occurred() != nullptr && PyErr_ExceptionMatches(PyExc_OverflowError)) { // an int beyond float64
+        if (value == -1 && PyErr_Occurred() != nullptr &&
+            PyErr_ExceptionMatches(PyExc_OverflowError)) { // an int beyond float64
             PyErr_Clear();
             throw py::value_error(name + " must be finite in float64; got an int that is not");
         }
