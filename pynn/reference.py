@@ -950,7 +950,9 @@ _LOSSES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
         lambda x, t, c: np.clip(x - t, -c, c),
     ),
     "sigmoid_cross_entropy": (
-        lambda x, t, c: np.maximum(x, 0) - x * t + np.log1p(np.exp(-np.abs(x))),
+        lambda x, t, c: (
+            np.where(t == (x > 0), 0, np.maximum(x, 0) - x * t) + np.log1p(np.exp(-np.abs(x)))
+        ),
         lambda x, t, c: _sigmoid(x) - t,
     ),
     "binary_cross_entropy": (
