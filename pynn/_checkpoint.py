@@ -44,9 +44,9 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str]
     try:
         with safe_open(os.fspath(path), framework="numpy") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except SafetensorError as error:
+    except (SafetensorError, TypeError) as error:  # TypeError: a dtype that NumPy lacks
         raise ValueError(
-            f"path must be a whole safetensors file; got {os.fspath(path)!r} ({error})"
+            f"path must be a whole safetensors file of NumPy's dtypes; got {os.fspath(path)!r} ({error})"
         ) from None
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import operator
 import sys
-from collections.abc import Mapping, Set
-from typing import Any
+from collections.abc import Callable, Mapping, Set
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+T = TypeVar("T")
 
 # The least number that becomes infinite in a type, half a unit beyond its greatest; half types are rounded from float32,
 # to which half a unit of float32 less comes up. uint16 holds the bits of bfloat16.
@@ -91,6 +93,22 @@ def integer(name: str, value: Any, least: int | None = None, most: int | None = 
     if most is not None and found > most:
         raise ValueError(f"{name} must be at most {most}; got {value!r}")
     return found
+
+
+class Checked(Generic[T]):
+    """An attribute that is checked whenever it is set."""
+
+    def __init__(self, check: Callable[[str, Any], T]) -> None:
+        self._check = check
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name, self._held = name, f"_{name}"
+
+    def __get__(self, owner: Any, kind: type) -> T:
+        return self if owner is None else getattr(owner, self._held)  # type: ignore
+
+    def __set__(self, owner: Any, value: Any) -> None:
+        setattr(owner, self._held, self._check(self._name, value))
 
 
 # They can be iterated over, but hold no numbers, or none in an order.
@@ -217,18 +235,27 @@ def unmasked_array(name: str, value: Any) -> npt.NDArray[Any]:
         return value
     if isinstance(value, np.ndarray) and hasattr(value, "mask"):
         raise TypeError(f"{name} must have no mask, which would be lost; got a masked array")
-    return _as_array(name, value)
+    return as_array(name, value)
 
 
 def real_array(name: str, value: Any, dtype: npt.DTypeLike | None) -> npt.NDArray[Any]:
     """Return real numbers as an array of a dtype, None: of their own."""
-    array = _as_array(name, value)
+    array = as_array(name, value)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must be real numbers; got dtype {array.dtype}")
     return np.asarray(array, dtype)
 
 
-def _as_array(name: str, value: Any) -> npt.NDArray[Any]:
+def numbers(name: str, value: Any) -> npt.NDArray[Any]:
+    """Return numbers as an array of their own dtype: bfloat16, which NumPy does not know, passes."""
+    array = as_array(name, value)
+    if array.dtype.kind in "cOSUmM":
+        raise TypeError(f"{name} must be real numbers; got dtype {array.dtype}")
+    return array
+
+
+def as_array(name: str, value: Any) -> npt.NDArray[Any]:
+    """Return anything as an array; an error that names it if there is none, as of ragged lists."""
     try:
         return np.asarray(value)
     except ValueError as error:

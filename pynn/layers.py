@@ -9,13 +9,23 @@ weights in place between calls as you like, but what went through ``forward`` mu
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from ._backend import functions
-from ._checks import as_float, number, real_array, unmasked_array
+from ._checks import (
+    Checked,
+    as_array,
+    as_float,
+    integer,
+    number,
+    numbers,
+    real_array,
+    unmasked_array,
+)
 from .activations import ACTIVATIONS, Activation, halves
 from .random import RNG, key
 
@@ -81,8 +91,8 @@ class Affine:
     def __init__(
         self, W: npt.ArrayLike, b: npt.ArrayLike | None = None, activation: str | None = None
     ) -> None:
-        self.W: Array = np.asarray(W)
-        self.b: Array | None = None if b is None else np.asarray(b)
+        self.W: Array = numbers("W", W)
+        self.b: Array | None = None if b is None else numbers("b", b)
         if self.W.ndim != 2:
             raise ValueError(f"W must have shape (in, out); got {self.W.shape}")
         if self.b is not None and self.b.shape != self.W.shape[1:]:
@@ -123,7 +133,7 @@ class Affine:
         -------
         ndarray of shape (out,) or (m, out)
         """
-        x = np.asarray(x)
+        x = as_array("x", x)
         rows = x.reshape(len(x), math.prod(x.shape[1:])) if x.ndim > 2 else x
         y: Array = functions().affine(rows, self.W, self.b, self._fused)
         self._saved = x.shape, rows, y
@@ -198,7 +208,7 @@ class ActivationLayer:
 
     def forward(self, x: npt.ArrayLike) -> Array:
         """Compute the activation of each element of x, an array of any shape."""
-        x = np.asarray(x)
+        x = as_array("x", x)
         y: Array = getattr(functions(), self.activation.name)(x, **self.parameters)
         _same_shape(y, x, ", ".join(self.parameters))
         self._saved = x if self.activation.saves == "x" else y
@@ -282,7 +292,7 @@ class PRelu:
     """
 
     def __init__(self, slope: npt.ArrayLike = 0.25) -> None:
-        self.slope: Array = np.asarray(slope)
+        self.slope: Array = numbers("slope", slope)
         self.dslope: Array | None = None
         self._saved: Array | None = None
 
@@ -298,7 +308,7 @@ class PRelu:
 
     def forward(self, x: npt.ArrayLike) -> Array:
         """Compute the activation of each element of x."""
-        x = np.asarray(x)
+        x = as_array("x", x)
         y: Array = functions().prelu(x, self._operand())
         _same_shape(y, x, "slope")
         self._saved = x
@@ -400,7 +410,7 @@ class Glu:
 
     def forward(self, x: npt.ArrayLike) -> Array:
         """Compute glu of x, whose axis is of even length."""
-        self._saved = np.asarray(x)
+        self._saved = as_array("x", x)
         y: Array = functions().glu_halves(*halves(self._saved, self.axis), axis=self.axis)
         return y
 
@@ -654,7 +664,7 @@ class Dropout:
     Notes
     -----
     The book's class (section 6.4.3). PyTorch, Keras and JAX scale as with ``inverted=True``. No
-    mask is kept: `backward` draws the same numbers again.
+    mask is kept: `backward` draws the same numbers again, with the ratio of its `forward`.
 
     Examples
     --------
@@ -667,59 +677,54 @@ class Dropout:
     array([0.5, 0.5])
     """
 
+    dropout_ratio = Checked(partial(number, least=0, below=1))
+    key = Checked(partial(integer, least=0, most=2**64 - 1))
+    drawn = Checked(partial(integer, least=0, most=2**64 - 1))
+
     def __init__(
         self, dropout_ratio: float = 0.5, *, rng: RNG = None, inverted: bool = False
     ) -> None:
-        if number("dropout_ratio", dropout_ratio, least=0) >= 1:
-            raise ValueError(f"dropout_ratio must be below 1; got {dropout_ratio!r}")
-        self.dropout_ratio, self.inverted = float(dropout_ratio), bool(inverted)
+        self.dropout_ratio, self.inverted = dropout_ratio, bool(inverted)
         self.key, self.drawn = key(rng), 0
-        self._saved: tuple[tuple[int, ...], int | None] | None = None
+        # The shape of the last x, what dropout takes beside an array, and whether it drops
+        self._saved: tuple[tuple[int, ...], tuple[int, int, float, float], bool] | None = None
 
     def forward(self, x: npt.ArrayLike, train_flg: bool = True) -> Array:
         """Drop elements of x, an array of any shape, or scale it where not training."""
-        x = np.asarray(x)
+        x = as_array("x", x)
+        ratio = self.dropout_ratio
         if train_flg:
-            self._saved = x.shape, self.drawn
-            y = self._drop(x, self.drawn)
+            how = self.key, self.drawn, ratio, 1 / (1 - ratio) if self.inverted else 1.0
+        else:
+            how = 0, 0, 0.0, 1.0 if self.inverted else 1 - ratio  # drops none
+        y: Array = functions().dropout(x, *how)
+        self._saved = x.shape, how, bool(train_flg)
+        if train_flg:
             self.drawn += x.size
-            return y
-        self._saved = x.shape, None
-        return self._scaled(x)
+        return y
 
     def backward(self, dout: npt.ArrayLike) -> Array:
         """Compute the gradient of the input from dout, that of the output."""
-        shape, start = _after_forward(self, self._saved)
-        dout = _gradient(dout, shape)
-        return self._scaled(dout) if start is None else self._drop(dout, start)
+        shape, how, _ = _after_forward(self, self._saved)
+        dx: Array = functions().dropout(_gradient(dout, shape), *how)
+        return dx
 
     @property
     def mask(self) -> Array | None:
         """Which elements the last `forward` left: a new bool array; None where it left all."""
-        if self._saved is None or self._saved[1] is None:
+        if self._saved is None or not self._saved[2]:
             return None
-        shape, start = self._saved
-        ones = np.ones(shape, np.float32)
-        kept: Array = functions().dropout(ones, self.key, start, self.dropout_ratio) != 0
+        shape, (stream, start, ratio, _), _ = self._saved
+        kept: Array = functions().dropout(np.ones(shape, np.float32), stream, start, ratio) != 0
         return kept
-
-    def _drop(self, x: Array, start: int) -> Array:
-        scale = 1 / (1 - self.dropout_ratio) if self.inverted else 1.0
-        y: Array = functions().dropout(x, self.key, start, self.dropout_ratio, scale)
-        return y
-
-    def _scaled(self, x: Array) -> Array:
-        scale = 1.0 if self.inverted else 1 - self.dropout_ratio
-        y: Array = functions().dropout(x, 0, 0, 0.0, scale)  # drops none
-        return y
 
 
 class _Normalization:
     """What the normalizations share: gamma, beta and their gradients."""
 
     def __init__(self, gamma: npt.ArrayLike, beta: npt.ArrayLike | None, eps: float) -> None:
-        self.gamma: Array = np.asarray(gamma)
-        self.beta: Array | None = None if beta is None else np.asarray(beta)
+        self.gamma: Array = numbers("gamma", gamma)
+        self.beta: Array | None = None if beta is None else numbers("beta", beta)
         if self.gamma.ndim != 1:
             raise ValueError(f"gamma must have shape (features,); got {self.gamma.shape}")
         if self.beta is not None and self.beta.shape != self.gamma.shape:
@@ -819,7 +824,7 @@ class BatchNormalization(_Normalization):
         -------
         ndarray of the shape of x
         """
-        x = np.asarray(x)
+        x = as_array("x", x)
         given = (None, None) if train_flg else (self.running_mean, self.running_var)
         y: Array
         y, mean, variance = functions().batch_normalization(
@@ -883,7 +888,7 @@ class LayerNormalization(_Normalization):
 
     def forward(self, x: npt.ArrayLike) -> Array:
         """Normalize x, an array of shape (..., features), by its last axis."""
-        x = np.asarray(x)
+        x = as_array("x", x)
         y: Array
         y, mean, variance = functions().layer_normalization(
             x, self.gamma, self.beta, self.eps, self._centered
@@ -971,7 +976,7 @@ def _same_shape(y: Array, x: Array, parameters: str) -> None:
 
 
 def _gradient(dout: npt.ArrayLike, shape: tuple[int, ...]) -> Array:
-    dout = np.asarray(dout)
+    dout = numbers("dout", dout)
     if dout.shape != shape:
         raise ValueError(f"dout must have the shape of the output, {shape}; got {dout.shape}")
     return dout

@@ -3,7 +3,9 @@
 Each takes predictions and targets and returns the mean loss of a row (sum_squared_error: the sum).
 The losses that end a network, with their gradients, are layers: `pynn.layers.SoftmaxWithLoss`,
 `SigmoidWithLoss`, `IdentityWithLoss`. Values are sums in float64 in a fixed order: the same bits
-everywhere.
+everywhere. The loss of an element is computed in float32 where all operands are float32 or float16,
+else in float64. Integer targets go along with y where they are exact in float32, else y goes along
+with them.
 """
 
 from __future__ import annotations
@@ -96,12 +98,12 @@ def cross_entropy_error(y: npt.ArrayLike, t: npt.ArrayLike) -> float:
     >>> round(pynn.losses.cross_entropy_error(np.array([[0.1, 0.9], [0.5, 0.5]]), [1, 0]), 4)
     0.3993
     """
-    y = unmasked_array("y", y)
+    y = _operand("y", y)
     if y.ndim < 1 or y.size == 0:
         raise ValueError(f"y must have rows to have a mean loss; got shape {y.shape}")
     labels = to_labels(t, y.shape)
     chosen = y.reshape(labels.size, -1)[np.arange(labels.size), labels.ravel()]
-    return _sum("cross_entropy", chosen, np.ones(labels.size, np.int8), _DELTA) / labels.size
+    return _mean("cross_entropy", chosen, np.ones(labels.size, np.int8), _DELTA)
 
 
 def sum_squared_error(y: npt.ArrayLike, t: npt.ArrayLike) -> float:
@@ -131,7 +133,7 @@ def sum_squared_error(y: npt.ArrayLike, t: npt.ArrayLike) -> float:
     >>> pynn.losses.sum_squared_error(np.array([1.0, 2.0]), np.array([1.0, 4.0]))
     2.0
     """
-    return _sum("half_squared_error", y, t)
+    return _sum("half_squared_error", *_pair(y, t))
 
 
 def mean_squared_error(y: npt.ArrayLike, t: npt.ArrayLike) -> float:
@@ -161,9 +163,7 @@ def mean_squared_error(y: npt.ArrayLike, t: npt.ArrayLike) -> float:
     >>> pynn.losses.mean_squared_error(np.array([1.0, 2.0]), np.array([1.0, 4.0]))
     2.0
     """
-    if np.size(y) == 0:
-        raise ValueError(f"y must have elements to have a mean loss; got shape {np.shape(y)}")
-    return 2 * _sum("half_squared_error", y, t) / np.size(y)
+    return 2 * _mean("half_squared_error", y, t)
 
 
 def binary_cross_entropy(y: npt.ArrayLike, t: npt.ArrayLike) -> float:
@@ -197,7 +197,7 @@ def binary_cross_entropy(y: npt.ArrayLike, t: npt.ArrayLike) -> float:
     >>> round(pynn.losses.binary_cross_entropy(np.array([0.5, 0.5]), np.array([0, 1])), 4)
     0.6931
     """
-    return _sum("binary_cross_entropy", y, t, _DELTA) / np.size(y)
+    return _mean("binary_cross_entropy", y, t, _DELTA)
 
 
 def huber(y: npt.ArrayLike, t: npt.ArrayLike, delta: float = 1.0) -> float:
@@ -208,7 +208,8 @@ def huber(y: npt.ArrayLike, t: npt.ArrayLike, delta: float = 1.0) -> float:
     y, t : array
         Predictions and targets, of one shape.
     delta : float, default 1.0
-        Where the parabola goes over into ``delta * (abs(y - t) - delta / 2)``, > 0.
+        Where the parabola goes over into ``delta * (abs(y - t) - delta / 2)``, > 0 and finite in
+        the type of y and t, too.
 
     Returns
     -------
@@ -231,18 +232,41 @@ def huber(y: npt.ArrayLike, t: npt.ArrayLike, delta: float = 1.0) -> float:
     >>> pynn.losses.huber(np.array([0.5, 3.0]), np.array([0.0, 0.0]))
     1.3125
     """
-    if number("delta", delta) <= 0:
+    bend = number("delta", delta)
+    if bend <= 0:
         raise ValueError(f"delta must be positive; got {delta!r}")
-    return _sum("huber", y, t, float(delta)) / np.size(y)
+    y, t = _pair(y, t)
+    single = np.result_type(y, t) in (np.float16, np.float32)
+    if single and np.float32(number("delta", bend, dtype=np.dtype(np.float32))) == 0:
+        raise ValueError(f"delta must be positive in float32; got {delta!r}")
+    return _mean("huber", y, t, bend)
 
 
-def _sum(name: str, y: npt.ArrayLike, t: npt.ArrayLike, parameter: float = 0.0) -> float:
-    y, t = unmasked_array("y", y), unmasked_array("t", t)
+def _operand(name: str, value: npt.ArrayLike) -> Array:
+    array = real_array(name, unmasked_array(name, value), None)
+    if array.dtype.char == "g":
+        raise TypeError(f"{name} must be float32 or float64; got dtype {array.dtype}")
+    return array
+
+
+def _pair(y: npt.ArrayLike, t: npt.ArrayLike) -> tuple[Array, Array]:
+    """Return predictions and targets, of one shape; whole targets do not make it float64 needlessly."""
+    y, t = _operand("y", y), _operand("t", t)
     if y.shape != t.shape:
         raise ValueError(f"y and t must have one shape; got {y.shape} and {t.shape}")
-    if y.size == 0 and name != "half_squared_error":
+    if t.dtype.kind in "iub" and y.dtype.kind == "f" and y.dtype.itemsize <= 4:
+        single = t.astype(np.float32)
+        t = single if (single == t.astype(np.float64)).all() else t.astype(np.float64)
+    return y, t
+
+
+def _mean(name: str, y: npt.ArrayLike, t: npt.ArrayLike, parameter: float = 0.0) -> float:
+    y, t = _pair(y, t)
+    if y.size == 0:
         raise ValueError(f"y must have elements to have a mean loss; got shape {y.shape}")
-    if t.dtype.kind in "iub" and y.dtype.kind == "f":  # labels do not make it float64
-        t = real_array("t", t, y.dtype)
+    return _sum(name, y, t, parameter) / y.size
+
+
+def _sum(name: str, y: Array, t: Array, parameter: float = 0.0) -> float:
     total: float = functions().loss(name, y, t, parameter)
     return total

@@ -6,6 +6,7 @@ import copy
 import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from . import initializers
 from ._backend import get_backend
 from ._checkpoint import load, save
-from ._checks import float_dtype, integer, number, real_array, unmasked_array
+from ._checks import Checked, float_dtype, integer, number, real_array, unmasked_array
 from ._core import network_gradient
 from .activations import ACTIVATIONS
 from .layers import (
@@ -71,7 +72,7 @@ class MultiLayerNet:
     ----------
     params : dict of str to ndarray
         W1 (in, out), b1 (out,), W2, ..., and with batch normalization gamma1, beta1, ... Change the
-        arrays in place, or put others here: the next call uses them.
+        arrays in place, or put others here: the next call uses them. Their keys stay.
     layers : dict of str to layer
         Affine1, BatchNorm1, Activation_function1, Dropout1, Affine2, ...; an activation that needs
         no layer of its own is computed within Affine1. Not to be changed.
@@ -104,6 +105,8 @@ class MultiLayerNet:
     >>> bool(net.loss(x, t) < before)
     True
     """
+
+    weight_decay_lambda = Checked(partial(number, least=0))
 
     def __init__(
         self,
@@ -164,6 +167,7 @@ class MultiLayerNet:
         self.last_layer = SoftmaxWithLoss()
         plain = not (self.use_batchnorm or self.use_dropout)
         self._keys = tuple(self.params) if plain else None
+        self._names = frozenset(self.params)
         self._twice = self.dtype == np.float64
 
     def predict(self, x: npt.ArrayLike, train_flg: bool = False) -> Array:
@@ -181,6 +185,7 @@ class MultiLayerNet:
         -------
         ndarray of shape (output_size,) or (m, output_size)
         """
+        self._check_names()
         y = real_array("x", x, self.dtype)
         for layer, names in self._held:
             for name, attribute in names:
@@ -191,6 +196,14 @@ class MultiLayerNet:
             else:
                 y = layer.forward(y)
         return y
+
+    def _check_names(self) -> None:
+        if self.params.keys() != self._names:
+            missing, strange = self._names - self.params.keys(), self.params.keys() - self._names
+            raise ValueError(
+                f"params must have the keys of this network; missing {sorted(missing) or 'none'},"
+                f" not known {sorted(map(str, strange)) or 'none'}"
+            )
 
     def loss(self, x: npt.ArrayLike, t: npt.ArrayLike, train_flg: bool = False) -> float:
         """Compute the mean cross-entropy loss of a batch, plus the weight decay.
@@ -244,6 +257,7 @@ class MultiLayerNet:
             New arrays, under the keys of `params`. The loss, without the decay, is
             ``last_layer.loss``.
         """
+        self._check_names()
         if self._keys is not None and get_backend() == "pynn":
             t = unmasked_array("t", t)
             done = t.ndim == 1 and network_gradient(
@@ -333,12 +347,13 @@ class MultiLayerNet:
         Parameters
         ----------
         state : mapping of str to array
-            It is copied into the arrays of `params`.
+            It is copied into the arrays of `params`, and rounded to their dtypes.
 
         Raises
         ------
         TypeError, ValueError
-            If keys or shapes differ, or there are no real numbers, before anything is changed.
+            If keys or shapes differ, there are no real numbers, or one becomes infinite by
+            rounding, before anything is changed.
         """
         _load_state(self.params, self.layers, state)
 
@@ -401,6 +416,8 @@ class Sequential:
     >>> list(net.params)
     ['Layer1.W', 'Layer1.b', 'Layer2.gamma', 'Layer2.beta', 'Layer4.W', 'Layer4.b']
     """
+
+    weight_decay_lambda = Checked(partial(number, least=0))
 
     def __init__(
         self,
@@ -542,7 +559,10 @@ def _load_state(
         if isinstance(held, int):
             found[name] = integer(text, array.item(), least=0, most=2**64 - 1)
         else:
-            found[name] = real_array(text, array, held.dtype)
+            with np.errstate(over="ignore"):
+                found[name] = np.array(array, held.dtype)  # a copy: it may be another one's memory
+            if array.dtype != held.dtype and (np.isinf(found[name]) & np.isfinite(array)).any():
+                raise ValueError(f"{text} must be finite in {held.dtype}; got greater numbers")
             if not held.flags.writeable:
                 raise ValueError(f"{name} must be writable to be loaded; got a read-only array")
     for name, held in wanted.items():

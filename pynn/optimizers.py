@@ -19,6 +19,7 @@ network needs an optimizer of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from operator import attrgetter
 from typing import Any, ClassVar
 
@@ -26,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._backend import functions
-from ._checks import integer, real_array
+from ._checks import Checked, integer, real_array
 
 __all__ = ["SGD", "AdaGrad", "Adam", "AdamW", "Momentum", "Nesterov", "Optimizer", "RMSprop"]
 
@@ -47,7 +48,12 @@ class Optimizer:
     Attributes
     ----------
     iter : int
-        Number of steps taken.
+        Number of steps taken; may be set.
+
+    Raises
+    ------
+    TypeError
+        If it is made itself: it has no rule.
 
     Examples
     --------
@@ -67,12 +73,17 @@ class Optimizer:
     _decoupled: ClassVar[bool] = False
     _values: ClassVar[list[Callable[[Any], tuple[Any, ...]]]]  # of the hyperparameters, the states
 
+    _iter: int
+    iter = Checked(partial(integer, least=0, most=2**63 - 1))
+
     def __init_subclass__(cls) -> None:
         cls._values = [_values_of(cls._hyperparameters), _values_of(cls._states)]
 
     def __init__(
         self, weight_decay: float, clip_value: float | None, clip_norm: float | None
     ) -> None:
+        if not hasattr(self, "_rule"):
+            raise TypeError("Optimizer has no rule; one of its subclasses is wanted, such as SGD")
         self.weight_decay, self.clip_value, self.clip_norm = weight_decay, clip_value, clip_norm
         self.iter = 0
         dictionaries: list[dict[Any, Array]] = [{} for _ in self._states]
@@ -100,19 +111,35 @@ class Optimizer:
             range; before anything is changed.
         """
         hyperparameters, states = self._values
+        held = states(self)
+        for state in held:
+            if type(state) is not dict:
+                held = self._dictionaries()
         functions().update(
             self._rule,
             params,
             grads,
-            states(self),
-            self.iter + 1,
+            held,
+            self._iter + 1,
             hyperparameters(self),
             self.weight_decay,
             self._decoupled,
             self.clip_value,
             self.clip_norm,
         )
-        self.iter += 1
+        self._iter += 1
+
+    def _dictionaries(self) -> tuple[dict[Any, Array], ...]:
+        """Return the states; one that is None, as the book's begin, is made."""
+        for name in self._states:
+            state = getattr(self, name)
+            if state is None:
+                setattr(self, name, {})
+            elif not isinstance(state, dict):
+                raise TypeError(
+                    f"{name} must be a dict of arrays, or None; got a {type(state).__name__}"
+                )
+        return tuple(getattr(self, name) for name in self._states)
 
     def state_dict(self) -> dict[str, Array]:
         """Return copies of the arrays that the next step depends on, and the number of steps.
@@ -128,8 +155,8 @@ class Optimizer:
             If a parameter's key is no str.
         """
         state = {"iter": np.array(self.iter)}
-        for name in self._states:
-            for key, array in getattr(self, name).items():
+        for name, dictionary in zip(self._states, self._dictionaries()):
+            for key, array in dictionary.items():
                 if not isinstance(key, str):
                     raise TypeError(f"params must have keys of str for a state_dict; got {key!r}")
                 state[f"{name}.{key}"] = array.copy()
@@ -146,8 +173,8 @@ class Optimizer:
         Raises
         ------
         TypeError, ValueError
-            If there are keys of another optimizer's state, or there are no real numbers, before
-            anything is changed.
+            If there are keys of another optimizer's state, one of a parameter's arrays is missing,
+            or there are no real numbers, before anything is changed.
         """
         if not isinstance(state, Mapping):
             raise TypeError(f"state must be a mapping of arrays; got {type(state).__name__}")
@@ -155,13 +182,16 @@ class Optimizer:
         if "iter" not in state:
             raise ValueError(f"state must have the key 'iter'; got {', '.join(state) or 'nothing'}")
         for text, array in state.items():
-            name, dot, key = text.partition(".")
+            name, dot, key = str(text).partition(".")
             if dot and name in found:
                 real = real_array(f"state[{text!r}]", array, None)
                 found[name][key] = np.array(real, order="K")
             elif text != "iter":
                 known = ", ".join(["iter", *(f"{name}.*" for name in found)])
                 raise ValueError(f"state must have keys {known}; got {text!r}")
+        for name, dictionary in found.items():
+            for key in set().union(*found.values()) - dictionary.keys():
+                raise ValueError(f"state must have the key '{name}.{key}'; got none")
         steps = np.asarray(state["iter"])
         self.iter = integer("state['iter']", steps.item() if steps.ndim == 0 else steps, least=0)
         for name, dictionary in found.items():

@@ -950,7 +950,9 @@ _LOSSES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
         lambda x, t, c: np.clip(x - t, -c, c),
     ),
     "sigmoid_cross_entropy": (
-        lambda x, t, c: np.maximum(x, 0) - x * t + np.log1p(np.exp(-np.abs(x))),
+        lambda x, t, c: (
+            np.where(t == (x > 0), 0, np.maximum(x, 0) - x * t) + np.log1p(np.exp(-np.abs(x)))
+        ),
         lambda x, t, c: _sigmoid(x) - t,
     ),
     "binary_cross_entropy": (
@@ -1117,8 +1119,14 @@ def update(
                 )
     shrink = 1.0
     if clip_norm is not None:
-        squares = sum(float(np.sum(np.square(g, dtype=np.float64))) for _, _, g in triples)
-        shrink = clip_norm / math.sqrt(squares) if math.sqrt(squares) > clip_norm else 1.0
+        norm, factor = 0.0, 1.0
+        for factor in (1.0, 2.0**-600):  # the second where squares are beyond float64
+            with np.errstate(over="ignore"):
+                squares = [np.sum(np.square(g * factor, dtype=np.float64)) for _, _, g in triples]
+                norm = math.sqrt(sum(map(float, squares)))
+            if norm != math.inf:
+                break
+        shrink = clip_norm / norm * factor if norm > clip_norm * factor else 1.0
     for key, param, grad in triples:
         s = [state.setdefault(key, np.zeros_like(param)) for state in states]
         g = grad * shrink

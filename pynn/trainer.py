@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from . import optimizers, random
 from ._checkpoint import load, package, save
-from ._checks import integer, unmasked_array
+from ._checks import as_float, integer, unmasked_array
 
 __all__ = ["Trainer"]
 
@@ -254,11 +255,22 @@ class Trainer:
         """
         arrays = {f"network.{k}": a for k, a in self.network.state_dict().items()}
         arrays |= {f"optimizer.{k}": a for k, a in self.optimizer.state_dict().items()}
-        progress = {name: getattr(self, name) for name in _PROGRESS}
-        save(path, arrays, {"pynn.trainer": json.dumps(progress | self._batches())})
+        told = {name: getattr(self, name) for name in _PROGRESS}
+        told |= {"batches": self._batches(), "kinds": self._kinds()}
+        save(path, arrays, {"pynn.trainer": json.dumps(told)})
 
     def _batches(self) -> dict[str, int]:
         return {"samples": len(self.x_train), "mini_batch_size": self.batch_size}
+
+    def _kinds(self) -> dict[str, str]:
+        """Return what the arrays do not tell: the optimizer's class, and the layers'."""
+        kinds = {"optimizer": type(self.optimizer).__name__}
+        layers = getattr(self.network, "layers", None)
+        for name, layer in layers.items() if isinstance(layers, Mapping) else ():
+            activation = getattr(layer, "activation", None)
+            text = f" with {activation}" if isinstance(activation, str) else ""
+            kinds[f"layer {name}"] = type(layer).__name__ + text
+        return kinds
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Take over a checkpoint, to continue to the same bits.
@@ -266,8 +278,8 @@ class Trainer:
         Parameters
         ----------
         path : path
-            What `save` wrote, of a network and an optimizer of the same kind, with the same samples
-            and batch size.
+            What `save` wrote, of a network with the same layers, shapes and dtypes, an optimizer of
+            the same class, and the same number of samples and batch size.
 
         Raises
         ------
@@ -278,40 +290,102 @@ class Trainer:
         parts: dict[str, dict[str, Array]] = {"network": {}, "optimizer": {}}
         try:
             told = json.loads(text["pynn.trainer"])
-            progress, batches = (
-                {k: told[k] for k in keys} for keys in (_PROGRESS, self._batches())
-            )
+            progress = {name: check(name, told[name]) for name, check in _PROGRESS.items()}
+            batches, kinds = told["batches"], dict(told["kinds"])
             for name, array in arrays.items():
                 part, _, key = name.partition(".")
                 parts[part][key] = array
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(
-                f"path must be a checkpoint of a Trainer; got {os.fspath(path)!r}"
+                f"path must be a checkpoint of a Trainer; got {os.fspath(path)!r} ({error})"
             ) from None
         if batches != self._batches():
             raise ValueError(
                 f"path must be a checkpoint of a training with {self._batches()}; got {batches}"
             )
+        wanted = self._kinds()
+        for name in [*wanted, *kinds]:
+            if kinds.get(name) != wanted.get(name):
+                raise ValueError(
+                    f"path must be a checkpoint with {name} {wanted.get(name)};"
+                    f" got {kinds.get(name)}"
+                )
+        if progress["current_iter"] < progress["current_epoch"] * self.iter_per_epoch or any(
+            len(progress[f"{part}_list"]) > progress[count]
+            for part, count in (
+                ("train_loss", "current_iter"),
+                ("train_acc", "current_epoch"),
+                ("test_acc", "current_epoch"),
+            )
+        ):
+            raise ValueError(
+                "path must be a checkpoint of a Trainer;"
+                f" got {os.fspath(path)!r} (counts and lists do not agree)"
+            )
+        held = self.network.state_dict()
+        _check_dtypes("network", parts["network"], held)
+        if isinstance(self.optimizer, optimizers.Optimizer):
+            _check_optimizer(parts["optimizer"], self.network.params)
         before = self.optimizer.state_dict()
-        self.optimizer.load_state_dict(parts["optimizer"])
         try:
+            self.optimizer.load_state_dict(parts["optimizer"])
             self.network.load_state_dict(parts["network"])
-        except BaseException:
+        except BaseException as error:
             self.optimizer.load_state_dict(before)
+            if isinstance(error, TypeError):
+                raise ValueError(f"path must be a checkpoint of a Trainer; {error}") from None
             raise
         for name, value in progress.items():
             setattr(self, name, value)
         self._order = None
 
 
-_PROGRESS = (
-    "key",
-    "current_iter",
-    "current_epoch",
-    "train_loss_list",
-    "train_acc_list",
-    "test_acc_list",
-)
+def _floats(name: str, value: Any) -> list[float]:
+    if not isinstance(value, list) or not all(type(v) in (int, float) for v in value):
+        raise TypeError(f"{name} must be a list of numbers")
+    return [as_float(name, v) for v in value]
+
+
+_count = partial(integer, least=0, most=2**63 - 1)
+
+# What a checkpoint tells beside arrays, and how it is checked
+_PROGRESS: dict[str, Callable[[str, Any], Any]] = {
+    "key": partial(integer, least=0, most=2**64 - 1),
+    "current_iter": _count,
+    "current_epoch": _count,
+    "train_loss_list": _floats,
+    "train_acc_list": _floats,
+    "test_acc_list": _floats,
+}
+
+
+def _check_dtypes(part: str, found: Mapping[str, Array], held: Mapping[str, Any]) -> None:
+    for name, array in found.items():
+        if name in held:
+            wanted = np.asarray(held[name]).dtype.newbyteorder("=")
+            if array.dtype != wanted:
+                raise ValueError(
+                    f"path must be a checkpoint with {part}.{name} of {wanted}; got {array.dtype}"
+                )
+
+
+def _check_optimizer(state: Mapping[str, Array], params: Mapping[str, Any]) -> None:
+    """See to it that a state is of all parameters, or of none, as before the first step."""
+    arrays = {text: array for text, array in state.items() if text != "iter"}
+    keys = {text: text.partition(".")[2] for text in arrays}
+    for text, key in keys.items():
+        shape = np.shape(params[key]) if key in params else None
+        if arrays[text].shape != shape:
+            raise ValueError(
+                f"path must be a checkpoint with optimizer.{text} of shape {shape};"
+                f" got {arrays[text].shape}"
+            )
+    if keys and params.keys() - set(keys.values()):
+        missing = sorted(params.keys() - set(keys.values()))
+        raise ValueError(
+            f"path must be a checkpoint with a state of all parameters; got no {missing}"
+        )
+    _check_dtypes("optimizer", arrays, {text: params[key] for text, key in keys.items()})
 
 
 def _samples(part: str, x: npt.ArrayLike, t: npt.ArrayLike) -> tuple[Array, Array]:

@@ -102,6 +102,10 @@ def test_losses_far_out(backend):
     assert layers.SoftmaxWithLoss().forward(np.array([0.0, 1e4]), 0) == 1e4
     for make in (layers.SigmoidWithLoss, layers.IdentityWithLoss):
         assert math.isnan(make().forward(np.array([math.nan, 1]), np.array([0.0, 1])))
+    for dtype in (np.float32, np.float64):
+        x = np.array([math.inf, -math.inf], dtype)
+        assert layers.SigmoidWithLoss().forward(x, np.array([1, 0])) == 0
+        assert layers.SigmoidWithLoss().forward(x, np.array([1, 0.5])) == math.inf
     assert layers.IdentityWithLoss().forward(np.array([math.inf, 1]), np.ones(2)) == math.inf
 
 
@@ -168,6 +172,75 @@ def test_cross_entropy_error(backend, dtype, rng):
             losses.cross_entropy_error(y, np.asarray(targets))
 
 
+def test_whole_targets(backend):
+    """Of any size: they are not rounded to the type of y."""
+    half, single = np.ones(1, np.float16), np.ones(1, np.float32)
+    for t in (70_000, 2**24 + 1, 2**53, -70_000):
+        want = (t - 1.0) ** 2
+        for y in (half, single, single.astype(float)):
+            for kind in (np.int64, float):
+                target = np.array([t], kind)
+                assert losses.mean_squared_error(y, target) == pytest.approx(want, rel=2e-7)
+                assert losses.sum_squared_error(y, target) == pytest.approx(want / 2, rel=2e-7)
+                assert losses.huber(y, target) == pytest.approx(abs(t - 1) - 0.5, rel=2e-7)
+    near = np.array([2**24], np.float32)
+    assert losses.mean_squared_error(near, [2**24 + 1]) == 1
+
+
+def test_operands_of_losses(backend):
+    """Refused by the name they have there."""
+    good = np.ones(2)
+    for f in (
+        losses.mean_squared_error,
+        losses.sum_squared_error,
+        losses.binary_cross_entropy,
+        losses.huber,
+        losses.cross_entropy_error,
+    ):
+        for bad, error in (
+            (good * 1j, TypeError),
+            (None, TypeError),
+            (["a", "b"], TypeError),
+            (good.astype(np.longdouble), TypeError),
+            ([[1.0], [1.0, 2.0]], ValueError),
+        ):
+            with pytest.raises(error, match=r"^y must be"):
+                f(bad, good)
+            if f is not losses.cross_entropy_error:
+                with pytest.raises(error, match=r"^t must be"):
+                    f(good, bad)
+
+
+def test_operands_of_layers(backend):
+    """Likewise."""
+    good, ragged = np.ones((2, 2)), [[1.0], [1.0, 2.0]]
+    affine, prelu = layers.Affine(good), layers.PRelu()
+    affine.forward(good), prelu.forward(good)
+    for call, named in (
+        (lambda: layers.Affine(good * 1j), "W must be real"),
+        (lambda: layers.Affine(ragged), "W must be an array"),
+        (lambda: layers.Affine(good, ["a", "b"]), "b must be real"),
+        (lambda: affine.forward(ragged), "x must be an array"),
+        (lambda: affine.backward(good.astype(str)), "dout must be real"),
+        (lambda: affine.backward(ragged), "dout must be an array"),
+        (lambda: prelu.backward(good * 1j), "dout must be real"),
+        (lambda: layers.PRelu(None), "slope must be real"),
+        (lambda: layers.PRelu("a"), "slope must be real"),
+        (lambda: layers.LayerNormalization(good[0] * 1j, good[0]), "gamma must be real"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=f"^{named}"):
+            call()
+
+
+def test_labels_are_copied():
+    """Another thread may write to what was given."""
+    x, t = np.zeros((3, 4), np.float32), np.array([0, 1, 3])
+    layer, net = layers.SoftmaxWithLoss(), pynn.networks.MultiLayerNet(4, [3], 4, rng=0)
+    layer.forward(x, t)
+    net.gradient(x, t)
+    assert not np.shares_memory(layer.t, t) and not np.shares_memory(net.last_layer.t, t)
+
+
 def test_huber_delta(backend):
     y, t = np.array([0.0, 3.0, -5.0]), np.zeros(3)
     for delta in (0.5, 1.0, 4.0):
@@ -176,6 +249,10 @@ def test_huber_delta(backend):
     for delta in (0, -1.0, math.nan, "one"):
         with pytest.raises((ValueError, TypeError), match="delta"):
             losses.huber(y, t, delta)
+    for delta in (1e-50, 1e50):  # 0 and infinite in float32
+        assert math.isfinite(losses.huber(y, t, delta))
+        with pytest.raises(ValueError, match=r"delta must be .* in float32"):
+            losses.huber(y.astype(np.float32), t.astype(np.float16), delta)
 
 
 ELEMENTWISE = {
@@ -267,6 +344,20 @@ def test_dropout(backend, dtype, rng):
         assert not np.array_equal(again, y) and layer.drawn == 4000
         layer.drawn = 0
         oracles.assert_same_bits(layer.forward(x), y)
+
+
+def test_dropout_keeps_what_forward_had(backend):
+    """backward and mask are those of the last forward, whatever was set since."""
+    for inverted in (False, True):
+        for train_flg in (False, True):
+            layer = layers.Dropout(0.5, rng=9, inverted=inverted)
+            y, mask = layer.forward(np.ones(100), train_flg), layer.mask
+            layer.dropout_ratio, layer.inverted, layer.key, layer.drawn = 0.1, not inverted, 3, 7
+            oracles.assert_same_bits(layer.backward(np.ones(100)), y)
+            assert mask is None if not train_flg else np.array_equal(layer.mask, mask)
+    for name, bad in (("drawn", -1), ("drawn", 1.5), ("key", "a"), ("dropout_ratio", 1.0)):
+        with pytest.raises((TypeError, ValueError), match=f"{name} must be"):
+            setattr(layer, name, bad)
 
 
 def test_dropout_is_its_stream(backend, rng):

@@ -1,5 +1,6 @@
 """Optimizers against plain NumPy in float64, in place on arrays of any kind, the same bits everywhere."""
 
+import collections
 import math
 
 import numpy as np
@@ -194,8 +195,10 @@ def test_both_precisions_at_once(rng):
     assert params["a"].dtype == np.float32
 
 
-def test_clipping():
+@pytest.mark.parametrize("backend", ["pynn", "numpy"])
+def test_clipping(backend):
     """A norm within the bound changes no bit; NaN stays NaN."""
+    pynn.use_backend(backend)
     for grad, options, want in (
         ([3.0, 4.0], dict(clip_norm=5.0), [3.0, 4.0]),
         ([3.0, 4.0], dict(clip_norm=2.5), [1.5, 2.0]),
@@ -204,10 +207,12 @@ def test_clipping():
         ([math.nan, 4.0], dict(clip_value=1.0), [math.nan, 1.0]),
         ([math.nan, 4.0], dict(clip_norm=1.0), [math.nan, 4.0]),
         ([math.inf, 4.0], dict(clip_value=1.0), [1.0, 1.0]),
+        ([3e200, 4e200], dict(clip_norm=2.5), [1.5, 2.0]),  # whose squares are beyond float64
+        ([3e200, 4e200], dict(clip_norm=6e200), [3e200, 4e200]),
     ):
         w = np.zeros(2)
         optimizers.SGD(1.0, **options).update({"w": w}, {"w": np.array(grad)})
-        assert np.array_equal(w, -np.array(want), equal_nan=True), (grad, options)
+        assert np.allclose(w, -np.array(want), rtol=1e-15, atol=0, equal_nan=True), (grad, options)
 
 
 @pytest.mark.parametrize("name", HYPERPARAMETERS)
@@ -239,6 +244,50 @@ def test_state(name, dtype, rng):
     assert other.iter == 4 and repr(one).startswith(f"{name}(lr=0.")
 
 
+@pytest.mark.parametrize("backend", ["pynn", "numpy"])
+@pytest.mark.parametrize("name", HYPERPARAMETERS)
+def test_states_that_are_put_there(name, backend):
+    """None is made anew, as the book's begin; what is no dict is refused by name."""
+    pynn.use_backend(backend)
+    optimizer, w = getattr(optimizers, name)(), np.zeros(3)
+    first = getattr(optimizers, name)()
+    for state in optimizer._states:
+        setattr(optimizer, state, None)
+    assert list(optimizer.state_dict()) == ["iter"]
+    for state in optimizer._states:
+        setattr(optimizer, state, None)
+    optimizer.update({"w": w}, {"w": np.ones(3)})
+    first.update({"w": np.zeros(3)}, {"w": np.ones(3)})
+    for key, array in first.state_dict().items():
+        assert np.array_equal(array, optimizer.state_dict()[key])
+    before = w.copy()
+    for state in optimizer._states:
+        kept = getattr(optimizer, state)
+        for bad in (collections.UserDict(), 3, [kept]):
+            setattr(optimizer, state, bad)
+            with pytest.raises(TypeError, match=rf"^{state} must be a dict.*{type(bad).__name__}"):
+                optimizer.update({"w": w}, {"w": np.ones(3)})
+        setattr(optimizer, state, collections.OrderedDict(kept))
+    if len(optimizer._states) > 1:
+        with pytest.raises(ValueError, match=r"state must have the key 'v\.a'"):
+            optimizer.load_state_dict({"iter": 5, "m.a": np.ones(3)})
+    assert np.array_equal(w, before) and optimizer.iter == 1
+
+
+def test_steps_that_are_put_there():
+    optimizer = optimizers.Adam()
+    for bad in (-5, 2**63):
+        with pytest.raises(ValueError, match="iter must be at"):
+            optimizer.iter = bad
+    for bad in (1.0, "a", None):
+        with pytest.raises(TypeError, match="iter must be an int"):
+            optimizer.iter = bad
+    optimizer.iter = 7
+    assert optimizer.iter == 7
+    with pytest.raises(TypeError, match="Optimizer has no rule"):
+        optimizers.Optimizer(0, None, None)
+
+
 def test_hyperparameters_may_change():
     optimizer, w = optimizers.Momentum(1.0, 0.0), np.zeros(3)
     optimizer.update({"w": w}, {"w": np.ones(3)})
@@ -254,6 +303,7 @@ def test_hyperparameters_may_change():
 BAD = {
     "lr": (dict(lr=-0.1), ValueError),
     "lr infinite": (dict(lr=math.inf), ValueError),
+    "lr of no float": (dict(lr=10**400), ValueError),
     "lr text": (dict(lr="fast"), TypeError),
     "weight_decay": (dict(weight_decay=-1), ValueError),
     "clip_value": (dict(clip_value=math.nan), ValueError),

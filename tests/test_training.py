@@ -3,6 +3,7 @@
 import concurrent.futures
 import copy
 import hashlib
+import json
 import math
 import pathlib
 import pickle
@@ -311,8 +312,16 @@ def digits(rng):
     return x[:170], t[:170], x[170:], t[170:]
 
 
-def network():
-    return MultiLayerNet(*SIZES, use_batchnorm=True, use_dropout=True, dropout_ratio=0.1, rng=1)
+def network(activation="relu", dtype=np.float32, sizes=SIZES):
+    return MultiLayerNet(
+        *sizes,
+        activation,
+        use_batchnorm=True,
+        use_dropout=True,
+        dropout_ratio=0.1,
+        rng=1,
+        dtype=dtype,
+    )
 
 
 def test_trainer(digits, capsys):
@@ -502,9 +511,17 @@ def test_files_that_are_no_checkpoint(digits, tmp_path):
         trainer.save(tmp_path / "none" / "checkpoint")
     x, t = digits[:2]
     others = {
-        "not known": Trainer(MultiLayerNet(12, [4], 5), x, t, None, None, 1, 32, "Adam"),
-        "iter": Trainer(network(), x, t, mini_batch_size=32),
-        "m.W1": Trainer(network(), x, t, None, None, 1, 32, "RMSprop"),
+        "layer": Trainer(MultiLayerNet(12, [4], 5), x, t, None, None, 1, 32, "Adam"),
+        r"W1.*\(12, 4\); got \(12, 17\)": Trainer(
+            network(sizes=(12, [4, 9], 5)), x, t, None, None, 1, 32, "Adam"
+        ),
+        "Relu": Trainer(network(activation="tanh"), x, t, None, None, 1, 32, "Adam"),
+        "W1 of float64; got float32": Trainer(
+            network(dtype=np.float64), x, t, None, None, 1, 32, "Adam"
+        ),
+        "optimizer SGD; got Adam": Trainer(network(), x, t, mini_batch_size=32),
+        "optimizer RMSprop; got Adam": Trainer(network(), x, t, None, None, 1, 32, "RMSprop"),
+        "optimizer AdamW; got Adam": Trainer(network(), x, t, None, None, 1, 32, "AdamW"),
         "'mini_batch_size': 31": Trainer(network(), x, t, None, None, 1, 31, "Adam"),
         "'samples': 150": Trainer(network(), x[:150], t[:150], None, None, 1, 32, "Adam"),
     }
@@ -513,6 +530,101 @@ def test_files_that_are_no_checkpoint(digits, tmp_path):
         with pytest.raises(ValueError, match=named):
             other.load(path)
         assert state_of(other) == before, named
+
+
+BAD_CHECKPOINTS = {
+    "current_iter": -1,
+    "current_epoch": 1.5,
+    "current_epoch past current_iter": 9,
+    "key": 2**64,
+    "train_loss_list": [1.0, "a"],
+    "train_acc_list": [[0.5]],
+    "test_acc_list": None,
+    "test_acc_list too long": [0.5, 0.5],
+    "kinds": "Adam",
+    "batches": None,
+    "optimizer.iter": np.array(0.5),
+    "optimizer.iter negative": np.array(-1),
+    "optimizer.m.W1": np.ones((2, 2), np.float32),
+    "optimizer.v.b1": np.ones(17),
+    "optimizer.v.b2 missing": None,
+    "optimizer.m.W9": np.ones(3, np.float32),
+    "optimizer.v.W1 complex": np.ones((12, 17), np.complex64),
+    "network.W1": np.ones((12, 17), np.float16),
+    "network.BatchNorm1.running_mean": np.ones(17, np.float32),
+    "network.Dropout1.drawn": np.array(0.5),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CHECKPOINTS)
+def test_bad_checkpoints(case, digits, tmp_path):
+    """Whatever is taken over is checked before anything is changed."""
+    pytest.importorskip("safetensors")
+    path = tmp_path / "checkpoint"
+    made = Trainer(network(), *digits, 1, 32, "Adam", verbose=False, checkpoint=path)
+    made.train()
+    arrays, text = pynn._checkpoint.load(path)
+    name, value = case.split()[0], BAD_CHECKPOINTS[case]
+    if "." not in name:
+        text["pynn.trainer"] = json.dumps(json.loads(text["pynn.trainer"]) | {name: value})
+    elif value is None:
+        del arrays[name]
+    else:
+        arrays[name] = value
+    pynn._checkpoint.save(path, arrays, text)
+    trainer = Trainer(network(), *digits, 1, 32, "Adam", verbose=False)
+    before = state_of(trainer)
+    with pytest.raises(ValueError, match=r"path must be|state.* must"):
+        trainer.load(path)
+    assert state_of(trainer) == before
+
+
+def test_checkpoints_of_other_dtypes(tmp_path):
+    """bfloat16 is not NumPy's."""
+    pytest.importorskip("safetensors")
+    path, header = tmp_path / "net", b'{"a":{"dtype":"BF16","shape":[1],"data_offsets":[0,2]}}'
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(2))
+    for load in (network().load, Trainer(network(), np.ones((5, 12)), np.zeros(5, int)).load):
+        with pytest.raises(ValueError, match=r"path must be|state.* must"):
+            load(path)
+
+
+def test_states_are_rounded():
+    """To the network's dtype, where that is finite; a network's own arrays can be exchanged."""
+    net, wide = network(), network(dtype=np.float64)
+    net.load_state_dict(wide.state_dict())
+    oracles.assert_same_bits(net.params["W1"], wide.params["W1"].astype(np.float32))
+    state = wide.state_dict()
+    state["b2"][3] = -1e39
+    before = net.state_dict()
+    with pytest.raises(ValueError, match=r"state\['b2'\] must be finite in float32"):
+        net.load_state_dict({k: 2 * a for k, a in state.items()})
+    assert all(np.array_equal(a, before[k]) for k, a in net.state_dict().items())
+    state["b2"][3] = -np.inf
+    net.load_state_dict(state)
+    assert net.params["b2"][3] == -np.inf
+    net = network(sizes=(12, [17, 17], 5))
+    before = net.state_dict()
+    exchanged = before | {"beta1": net.params["gamma1"], "gamma1": net.params["beta1"]}
+    net.load_state_dict(exchanged)
+    assert (net.params["beta1"] == 1).all() and (net.params["gamma1"] == 0).all()
+
+
+@pytest.mark.parametrize("backend", ["pynn", "numpy"])
+@pytest.mark.parametrize("batchnorm", [False, True])
+def test_keys_of_params(batchnorm, backend, rng):
+    """Those of the network: another or a missing one is named."""
+    pynn.use_backend(backend)
+    x, t = rng.standard_normal((9, 12)).astype(np.float32), rng.integers(0, 5, 9)
+    for change, named in (
+        (lambda p: p.update(W9=np.ones(2)), "not known.*'W9'"),
+        (lambda p: p.pop("W2"), "missing.*'W2'"),
+    ):
+        net = MultiLayerNet(*SIZES, use_batchnorm=batchnorm, weight_decay_lambda=0.1, rng=1)
+        change(net.params)
+        for call in (lambda net=net: net.gradient(x, t), lambda net=net: net.loss(x, t)):
+            with pytest.raises(ValueError, match=f"params must have the keys.*{named}"):
+                call()
 
 
 def test_bad_states():
@@ -658,6 +770,10 @@ def test_bad_networks():
     ):
         with pytest.raises(ValueError, match=named):
             MultiLayerNet(*SIZES, **arguments)
+    for net in (network(), sequential()):
+        for bad, error in ((-1, ValueError), (math.nan, ValueError), ("a", TypeError)):
+            with pytest.raises(error, match="weight_decay_lambda must be"):
+                net.weight_decay_lambda = bad
     for bad in ([], {}, 3, [layers.Relu(), 3]):
         with pytest.raises((TypeError, ValueError), match="layers"):
             Sequential(bad)

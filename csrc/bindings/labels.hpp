@@ -1,4 +1,5 @@
-// Integer labels that go with scores: checked, and as contiguous intp.
+// Integer labels that go with scores: checked, and as contiguous intp. A copy: the caller's could be written to by another
+// thread after they were checked.
 #pragma once
 
 #include "bindings/operands.hpp"
@@ -26,10 +27,9 @@ struct Labels {
         if (!PyTypeNum_ISINTEGER(PyArray_TYPE(of(given))))
             throw py::type_error("t must be integer labels or one-hot rows; got labels of dtype " +
                                  dtype_text(of(given)));
-        array = given.array;
-        if (PyArray_TYPE(of(given)) != NPY_INTP || !PyArray_ISCARRAY_RO(of(given)))
-            array = owned(PyArray_FromArray(of(given), PyArray_DescrFromType(NPY_INTP),
-                                            NPY_ARRAY_CARRAY_RO | NPY_ARRAY_FORCECAST | NPY_ARRAY_NOTSWAPPED));
+        array = owned(PyArray_FromArray(of(given), PyArray_DescrFromType(NPY_INTP),
+                                        NPY_ARRAY_CARRAY_RO | NPY_ARRAY_FORCECAST | NPY_ARRAY_NOTSWAPPED |
+                                            NPY_ARRAY_ENSURECOPY | NPY_ARRAY_ENSUREARRAY));
         data = static_cast<const npy_intp *>(PyArray_DATA(as_array(array)));
         count = static_cast<std::size_t>(PyArray_SIZE(as_array(array)));
         classes = static_cast<std::size_t>(shape[dimensions - 1]);

@@ -46,9 +46,13 @@ double number(const std::string &name, py::handle object, double below = infinit
         const bool number = !PyArray_Check(object.ptr()) || (PyArray_NDIM(array) == 0 && !PyArray_ISSTRING(array) &&
                                                              !PyArray_ISCOMPLEX(array) && !PyArray_ISOBJECT(array));
         if (number) value = PyFloat_AsDouble(object.ptr());
+        if (value == -1 && PyErr_Occurred() != nullptr &&
+            PyErr_ExceptionMatches(PyExc_OverflowError)) { // an int beyond float64
+            PyErr_Clear();
+            throw py::value_error(name + " must be finite in float64; got an int that is not");
+        }
         if (!number || (value == -1 && PyErr_Occurred() != nullptr)) {
-            if (number && !PyErr_ExceptionMatches(PyExc_TypeError) && !PyErr_ExceptionMatches(PyExc_ValueError) &&
-                !PyErr_ExceptionMatches(PyExc_OverflowError))
+            if (number && !PyErr_ExceptionMatches(PyExc_TypeError) && !PyErr_ExceptionMatches(PyExc_ValueError))
                 throw py::error_already_set();
             PyErr_Clear();
             throw py::type_error(name + " must be a number; got " + text_of(py::repr(object)));
@@ -197,8 +201,8 @@ struct Blocks {
     }
 };
 
-// The sums of squares of blocks of the gradients
-template <class T> void square_blocks(const std::vector<const Item *> &items, double *sums) {
+// The sums of squares of blocks of the gradients, times factor
+template <class T> void square_blocks(const std::vector<const Item *> &items, double *sums, T factor = 1) {
     const Kernels<T> &kernels = active_kernels_of<T>();
     const Blocks blocks(items, sum_block);
     parallel_for(blocks.count(), elementwise_grain / sum_block, [&](std::size_t begin, std::size_t end) {
@@ -208,6 +212,7 @@ template <class T> void square_blocks(const std::vector<const Item *> &items, do
                 PyArrayObject *gradient = item.array(1);
                 const T *g = static_cast<const T *>(PyArray_DATA(gradient)) + first;
                 if (!PyArray_IS_C_CONTIGUOUS(gradient)) copy_part<true>(gradient, first, n, buffer), g = buffer;
+                if (factor != 1) kernels.scale(g, factor, buffer, n), g = buffer;
                 sums[block] = kernels.sum_of_squares(g, n);
             });
     });
@@ -272,6 +277,10 @@ py::object update(py::object name, py::object params_argument, py::object grads_
         if (PyDict_Update(copy.ptr(), mapping.ptr()) < 0) throw py::error_already_set();
         return copy;
     };
+    if (state_dicts.size() != row.states) throw py::value_error("states must be as many dicts as the rule has");
+    for (py::handle state : state_dicts)
+        if (!PyDict_Check(state.ptr()))
+            throw py::type_error(std::string("states must be dicts; got a ") + Py_TYPE(state.ptr())->tp_name);
     const py::object params = dictionary("params", params_argument), grads = dictionary("grads", grads_argument);
 
     double values[most_hyperparameters] = {};
@@ -340,9 +349,16 @@ py::object update(py::object name, py::object params_argument, py::object grads_
             square_blocks<float>(single, sums.get());
             square_blocks<double>(twice, sums.get() + blocks);
             StandardEnvironment environment;
-            const double norm = std::sqrt(active_kernels().sum(sums.get(), blocks + others));
-            constants.clips_norm = norm > bound; // not for NaN, which stays
-            constants.scale = bound / norm;
+            auto total = [&] { return active_kernels().sum(sums.get(), blocks + others); };
+            double norm = std::sqrt(total()), factor = 1;
+            if (norm == infinity) { // squares beyond float64, next to which those of float32 are nothing
+                factor = 0x1p-600;
+                std::fill_n(sums.get(), blocks, 0.0);
+                square_blocks<double>(twice, sums.get() + blocks, factor);
+                norm = std::sqrt(total());
+            }
+            constants.clips_norm = norm > bound * factor; // not for NaN, which stays
+            constants.scale = bound / norm * factor;
         }
         constants.plain = !(constants.clips_norm || constants.clips_value || constants.decays || constants.shrinks);
         if (apart) {
