@@ -149,7 +149,8 @@ def test_the_tables_of_the_documentation():
         assert float(row[2]) <= 2 and float(row[5]) <= 2, row
     hashed = table(accuracy.HASH_HEADINGS)
     assert {"sigmoid", "tanh", "gelu", "softplus"} <= {row[0] for row in hashed} <= {*names}
-    assert {(row[1], row[2]) for row in hashed} == {("all", "avx512, avx2, portable")}
+    assert {row[1] for row in hashed} == {"all"}
+    assert {row[2] for row in hashed} <= {"avx512, avx2, portable", "avx2"}
     x = [f"{v:.7g}" for v in SPECIAL]
     special = table(["function", *x, "slope at -inf", "at 0", "at inf"])
     assert special == [special_values(name) for name in (*names, "prelu")]
