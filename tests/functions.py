@@ -108,15 +108,15 @@ def _functions():
     def layer_normalization(x, gamma, beta):
         return pynn.layers.LayerNormalization(gamma, beta).forward(x)
 
-    def rms_backward(x, dy, gamma):
+    def rms_backward(x, dout, gamma):
         layer = pynn.layers.RMSNormalization(gamma)
         layer.forward(x)
-        return layer.backward(dy), layer.dgamma
+        return layer.backward(dout), layer.dgamma
 
     operands = {"x": (4, "n"), "gamma": ("n",), "beta": ("n",)}
     yield Function("batch_normalization", batch_normalization, operands, None, half=False)
     yield Function("layer_normalization", layer_normalization, operands, None, False, False)
-    operands = {"x": (4, "n"), "dy": (4, "n"), "gamma": ("n",)}
+    operands = {"x": (4, "n"), "dout": (4, "n"), "gamma": ("n",)}
     yield Function("rms_normalization backward", rms_backward, operands, None, False, False)
 
     def squared_error(y, t):
