@@ -251,6 +251,8 @@ def numbers(name: str, value: Any) -> npt.NDArray[Any]:
     array = as_array(name, value)
     if array.dtype.kind in "cOSUmM":
         raise TypeError(f"{name} must be real numbers; got dtype {array.dtype}")
+    if array.dtype.char == "g":
+        raise TypeError(f"{name} must be float32 or float64; got dtype {array.dtype}")
     return array
 
 
