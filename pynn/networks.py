@@ -106,6 +106,7 @@ class MultiLayerNet:
     True
     """
 
+    _weight_decay_lambda: float
     weight_decay_lambda = Checked(partial(number, least=0))
 
     def __init__(
@@ -257,23 +258,29 @@ class MultiLayerNet:
             New arrays, under the keys of `params`. The loss, without the decay, is
             ``last_layer.loss``.
         """
-        self._check_names()
         if self._keys is not None and get_backend() == "pynn":
+            if len(self.params) != len(self._names):
+                self._check_names()
             t = unmasked_array("t", t)
-            done = t.ndim == 1 and network_gradient(
-                self.params,
-                self._keys,
-                x,
-                t,
-                self.activation,
-                self.weight_decay_lambda,
-                self._twice,
-            )
+            try:
+                done = t.ndim == 1 and network_gradient(
+                    self.params,
+                    self._keys,
+                    x,
+                    t,
+                    self.activation,
+                    self._weight_decay_lambda,
+                    self._twice,
+                )
+            except KeyError:  # one of as many keys is another
+                self._check_names()
+                raise
             if done:
                 grads: dict[str, Array]
                 last = self.last_layer
                 grads, last.loss, last.y, last.t = done
                 return grads
+        self._check_names()
         self.last_layer.forward(self.predict(x, train_flg=True), t)
         dout: Array | None = self.last_layer.backward()
         for layer in reversed(self.layers.values()):
