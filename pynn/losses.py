@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._backend import functions
-from ._checks import number, real_array, unmasked_array
+from ._checks import number, numbers, real_array, unmasked_array
 from .layers import labels_or_given, to_labels
 
 __all__ = [
@@ -243,10 +243,7 @@ def huber(y: npt.ArrayLike, t: npt.ArrayLike, delta: float = 1.0) -> float:
 
 
 def _operand(name: str, value: npt.ArrayLike) -> Array:
-    array = real_array(name, unmasked_array(name, value), None)
-    if array.dtype.char == "g":
-        raise TypeError(f"{name} must be float32 or float64; got dtype {array.dtype}")
-    return array
+    return real_array(name, numbers(name, unmasked_array(name, value)), None)
 
 
 def _pair(y: npt.ArrayLike, t: npt.ArrayLike) -> tuple[Array, Array]:
