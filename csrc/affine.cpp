@@ -14,11 +14,16 @@ namespace pynn {
 namespace {
 
 constexpr double serial_work = 1 << 19;                       // multiplications below which one thread is faster
+constexpr double awake_work = 1 << 16;                        // the same where workers need not be woken up
 constexpr double short_work = 1 << 26;                        // over before a thread is likely to be interrupted
 constexpr std::size_t read_in_place = std::size_t(768) << 10; // bytes of b that stay in the second-level cache
 constexpr std::size_t tasks_per_thread = 3;                   // so that a free thread can take over from a slow one
 
 std::size_t ceil_div(std::size_t a, std::size_t b) { return (a + b - 1) / b; }
+double multiplications(std::size_t m, std::size_t n, std::size_t k) {
+    return static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
+}
+int threads_for(double work) { return work < (workers_awake() ? awake_work : serial_work) ? 1 : thread_count(); }
 
 // Whether rows of b lie so that the first-level cache (8 ways of 4 KiB) cannot keep a panel's: a power of two apart.
 template <class T> bool rows_share_sets(MatrixView<T> b, std::size_t k) {
@@ -66,7 +71,7 @@ Cut cut_output(std::size_t m, std::size_t n, std::size_t k, const Kernels<T> &ke
     Cut cut{{m, kernels.tile_rows, 1}, {n, whole_rows ? n : kernels.panel_columns, 1}};
     const std::size_t ranges = row_ranges(m, kernels.block_rows);
     const std::size_t columns = ranges > 1 && !short_blocks ? many_columns : enough_columns;
-    if (!whole_rows && m > most_rows_in_place) cut.columns.count = ceil_div(n, columns);
+    if (!whole_rows && m > most_rows_in_place && blocks_per_thread > 1) cut.columns.count = ceil_div(n, columns);
     const double block_work = static_cast<double>(m) * static_cast<double>(cut.columns.most()) * static_cast<double>(k);
     cut.rows.count = short_blocks || block_work >= static_cast<double>(ranges) * most_block_work
                          ? ranges
@@ -80,6 +85,8 @@ Cut cut_output(std::size_t m, std::size_t n, std::size_t k, const Kernels<T> &ke
     // As many for each thread: one left over would be waited for.
     Parts &last = cut.columns.count > 1 ? cut.columns : cut.rows;
     last.count = std::min(ceil_div(last.count, threads) * threads, last.units());
+    // Four tiles or more can as well be lower ones: blocks are then of equal height.
+    if (m >= 4 * cut.rows.count * kernels.tile_rows) cut.rows.unit = 1;
     return cut;
 }
 
@@ -90,8 +97,9 @@ constexpr double most_packed = 64 << 20;                     // bytes
 
 // a laid out for micro-tiles, by all threads: blocks of rows, chunk by chunk.
 template <class T> struct PackedRows {
-    std::size_t chunks, chunk, size;
+    std::size_t chunks = 0, chunk = 0, size = 0;
 
+    PackedRows() = default;
     PackedRows(const Cut &cut, std::size_t k, const Kernels<T> &kernels) : chunks(ceil_div(k, affine_chunk)) {
         const std::size_t rows = ceil_div(cut.rows.most(), kernels.tile_rows) * kernels.tile_rows;
         chunk =
@@ -136,12 +144,22 @@ template <class T> void add(const T *x, std::size_t n, T *sums) {
     for (std::size_t i = 0; i < n; ++i) sums[i] += x[i];
 }
 
+// What a product writes: activation(a @ b + bias), to c or added to it. bias may be nullptr.
+template <class T> struct Output {
+    const T *bias;
+    std::optional<std::size_t> activation;
+    T *c;
+    std::ptrdiff_t c_row;
+    bool accumulate;
+};
+
 // The same as product() for a few rows of a and a b that is read once, from memory: a thread takes whole rows of b, chunk by
 // chunk, and the chunks' sums are added in order.
 template <class T>
-void product_by_chunks(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, MatrixView<T> b, const T *bias,
-                       std::optional<std::size_t> activation, T *c, std::ptrdiff_t c_row, bool accumulate) {
+void product_by_chunks(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, MatrixView<T> b,
+                       const Output<T> &output) {
     const Kernels<T> &kernels = active_kernels_of<T>();
+    auto [bias, activation, c, c_row, accumulate] = output;
     const std::size_t chunks = ceil_div(k, affine_chunk), columns = ceil_div(n, cache_line) * cache_line;
     Scratch<T> sums(chunks * m * columns);
     parallel_for_slots(chunks, 1, thread_count(), [&](std::size_t begin, std::size_t end, int) {
@@ -176,117 +194,181 @@ void product_by_chunks(std::size_t m, std::size_t n, std::size_t k, MatrixView<T
     });
 }
 
-// activation(a @ b + bias), written to c or added to it.
-template <class T>
-void product(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, MatrixView<T> b, const Panels<T> *panels,
-             const T *bias, std::optional<std::size_t> activation, T *c, std::ptrdiff_t c_row, bool accumulate) {
-    if (m == 0 || n == 0) return;
-    const Kernels<T> &kernels = active_kernels_of<T>();
-    const double work = static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
-    const bool serial = work < serial_work;
-    const int threads = serial ? 1 : thread_count();
-    if (n == 1) b.column = 1;
-    const bool turn =
-        b.column != 1 && b.row == 1 && !serial && panels == nullptr && !accumulate && turning_pays(m, n, k, sizeof(T));
-    if (turn) {
-        std::swap(m, n);
-        std::swap(a, b);
-        a = a.transposed();
-        b = b.transposed();
+// What each thread makes for itself when it first needs it, where that costs less than to fetch it from another's cache.
+template <class T> class OwnCopy {
+  public:
+    OwnCopy(int threads, std::size_t size)
+        : stride_((ceil_div(size * sizeof(T), cache_line) + 1) * line),
+          memory_(static_cast<std::size_t>(threads) * stride_) {
+        for (int slot = 0; slot < threads; ++slot) *made(slot) = 0;
     }
-    // Micro-tiles read narrow columns of b, again and again: where a cache does not keep them, they are packed first.
-    const double b_bytes = static_cast<double>(k) * static_cast<double>(n) * sizeof(T);
-    const bool small = b_bytes <= read_in_place;
-    // A small b of few columns, each in a line, is turned and then read in place.
-    constexpr std::size_t line = cache_line / sizeof(T);
-    const bool turn_b = b.column != 1 && b.row == 1 && !turn && panels == nullptr && small && m > most_rows_in_place &&
-                        n >= line && n < panels_worth_packing * kernels.panel_columns;
-    const std::size_t stride = ceil_div(n, line) * line;
-    Scratch<T> turned(turn_b ? k * stride : 0);
-    if (turn_b) {
-        kernels.transpose(b.data, b.column, n, k, turned.get(), static_cast<std::ptrdiff_t>(stride));
-        b = {turned.get(), static_cast<std::ptrdiff_t>(stride), 1};
-    }
-    const bool many_chunks = ceil_div(k, affine_chunk) >= tasks_per_thread * static_cast<std::size_t>(threads);
-    if (!small && !serial && many_chunks && m <= most_rows_in_place && b.column == 1 && panels == nullptr)
-        return product_by_chunks(m, n, k, a, b, bias, activation, c, c_row, accumulate);
-    const bool pack =
-        b.column != 1 || (!small && m > most_rows_in_place) || (m > 2 * kernels.tile_rows && rows_share_sets(b, k));
-    const bool uses_aside = accumulate || turn; // where a block's sums are finished
-    const Cut cut = cut_output(m, n, k, kernels, static_cast<std::size_t>(threads),
-                               {uses_aside, turn, !pack, !pack && work < short_work ? 1 : tasks_per_thread});
-    const double a_bytes = static_cast<double>(m) * static_cast<double>(k) * sizeof(T);
-    const bool pack_a = !turn && ceil_div(n, kernels.panel_columns) >= panels_worth_packing &&
-                        a_bytes > rows_in_cache && a_bytes <= most_packed;
-    const PackedRows<T> layout(cut, k, kernels);
-    Scratch<T> rows(pack_a ? layout.size : 0);
-    if (pack_a) layout.pack(a, k, cut, rows.get(), kernels, threads);
-    // Few rows keep the fma units busier on b itself, as long as it stays in the cache.
-    const bool use_panels = panels != nullptr && (!small || m > kernels.tile_rows);
-    const T *packed = use_panels ? panels->of(kernels) : nullptr;
-    // Columns that lie each in a line are turned once for all blocks of rows.
-    const bool pack_b = packed == nullptr && b.column != 1 && k > 0 && b_bytes <= most_packed &&
-                        m > most_rows_in_place && cut.rows.count > 1;
-    const std::size_t panel = kernels.panel_columns;
-    Scratch<T> columns(pack_b ? ceil_div(n, panel) * panel * k : 0);
-    if (pack_b) {
-        pack_columns(b, n, k, columns.get(), kernels, threads);
-        packed = columns.get();
-    }
-    const std::size_t aside = uses_aside ? ceil_div(cut.rows.most() * cut.columns.most(), line) * line : 0;
-    const std::size_t groups = workspace_groups(row_ranges(cut.rows.most(), kernels.block_rows),
-                                                ceil_div(cut.columns.most(), kernels.group_columns));
-    const std::size_t laid_out = packed != nullptr ? 0 : groups * kernels.group_columns * affine_chunk;
-    const std::size_t workspace_size = laid_out + aside;
-    Scratch<T> workspace(static_cast<std::size_t>(threads) * workspace_size);
-    const bool aligned =
-        reinterpret_cast<std::uintptr_t>(c) % cache_line == 0 && c_row % static_cast<std::ptrdiff_t>(line) == 0;
-    const bool past_cache = aligned && !uses_aside && !activation && bias == nullptr && k <= affine_chunk &&
-                            static_cast<double>(m) * static_cast<double>(n) * sizeof(T) >= least_past_cache;
-    std::optional<Patience> patience;
-    if (!serial) patience.emplace();
-    parallel_for_slots(cut.blocks(), 1, threads, [&](std::size_t begin, std::size_t end, int slot) {
-        for (std::size_t t = begin; t < end; ++t) {
-            if (patience && patience->over()) return;
-            const std::size_t row_block = t % cut.rows.count, column_block = t / cut.rows.count;
-            const std::size_t row = cut.rows.begin(row_block), column = cut.columns.begin(column_block);
-            ProductBlock<T> block;
-            block.rows = cut.rows.size(row_block);
-            block.columns = cut.columns.size(column_block);
-            block.depth = k;
-            block.a = a.data + static_cast<std::ptrdiff_t>(row) * a.row;
-            block.a_row = a.row;
-            block.a_column = a.column;
-            block.packed_a = pack_a ? rows.get() + row_block * layout.chunks * layout.chunk : nullptr;
-            block.a_chunk = layout.chunk;
-            block.b = b.data + static_cast<std::ptrdiff_t>(column) * b.column;
-            block.b_row = b.row;
-            block.b_column = b.column;
-            block.pack = pack;
-            block.packed = packed == nullptr ? nullptr : packed + column * k;
-            block.workspace = workspace.get() + static_cast<std::size_t>(slot) * workspace_size;
-            T *target = turn ? c + static_cast<std::ptrdiff_t>(column) * c_row + row
-                             : c + static_cast<std::ptrdiff_t>(row) * c_row + column;
-            block.c = uses_aside ? block.workspace + laid_out : target;
-            block.c_row = uses_aside ? static_cast<std::ptrdiff_t>(block.columns) : c_row;
-            block.activation = activation && !turn ? kernels.forward[*activation] : nullptr;
-            block.past_cache = past_cache;
-            block.bias = bias == nullptr || turn ? nullptr : bias + column;
-            kernels.product(block);
-            if (turn) {
-                kernels.transpose(block.c, block.c_row, block.rows, block.columns, target, c_row);
-                for (std::size_t i = 0; i < block.columns && (activation || bias != nullptr); ++i, target += c_row) {
-                    if (bias != nullptr) add(bias + row, block.rows, target);
-                    if (activation) kernels.forward[*activation](target, target, block.rows);
-                }
-            } else {
-                for (std::size_t i = 0; i < block.rows && accumulate; ++i, target += c_row)
-                    add(block.c + static_cast<std::ptrdiff_t>(i) * block.c_row, block.columns, target);
-            }
-            if (patience) patience->ask(slot);
+    template <class F> const T *of(int slot, F make) const {
+        T *own = made(slot) + line;
+        if (*made(slot) == 0) {
+            make(own);
+            *made(slot) = 1;
         }
+        return own;
+    }
+
+  private:
+    static constexpr std::size_t line = cache_line / sizeof(T);
+
+    T *made(int slot) const { return memory_.get() + static_cast<std::size_t>(slot) * stride_; }
+
+    std::size_t stride_;
+    Scratch<T> memory_;
+};
+
+// a @ b as blocks of the output, which any threads may compute in any order.
+template <class T> class Product {
+  public:
+    // All threads pack what is packed once for all blocks.
+    Product(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, MatrixView<T> b, const Panels<T> *panels,
+            const Output<T> &output, int threads)
+        : kernels_(active_kernels_of<T>()), k_(k), output_(output) {
+        if (m == 0 || n == 0) return;
+        if (n == 1) b.column = 1;
+        const double work = multiplications(m, n, k);
+        turn_ = b.column != 1 && b.row == 1 && work >= serial_work && panels == nullptr && !output.accumulate &&
+                turning_pays(m, n, k, sizeof(T));
+        if (turn_) {
+            std::swap(m, n);
+            std::swap(a, b);
+            a = a.transposed();
+            b = b.transposed();
+        }
+        // Micro-tiles read narrow columns of b, again and again: where a cache does not keep them, they are packed first.
+        const double b_bytes = static_cast<double>(k) * static_cast<double>(n) * sizeof(T);
+        const bool small = b_bytes <= read_in_place;
+        // A small b of few columns, each in a line, is turned and then read in place.
+        constexpr std::size_t line = cache_line / sizeof(T);
+        if (b.column != 1 && b.row == 1 && !turn_ && panels == nullptr && small && m > most_rows_in_place &&
+            n >= line && n < panels_worth_packing * kernels_.panel_columns) {
+            lines_ = b;
+            b = {nullptr, static_cast<std::ptrdiff_t>(ceil_div(n, line) * line), 1};
+            turned_.emplace(threads, k * ceil_div(n, line) * line);
+        }
+        pack_ = b.column != 1 || (!small && m > most_rows_in_place) ||
+                (m > 2 * kernels_.tile_rows && rows_share_sets(b, k));
+        const bool uses_aside = output.accumulate || turn_; // where a block's sums are finished
+        cut_ = cut_output(m, n, k, kernels_, static_cast<std::size_t>(threads),
+                          {uses_aside, turn_, !pack_, work < short_work ? 1 : tasks_per_thread});
+        const double a_bytes = static_cast<double>(m) * static_cast<double>(k) * sizeof(T);
+        if (!turn_ && ceil_div(n, kernels_.panel_columns) >= panels_worth_packing && a_bytes > rows_in_cache &&
+            a_bytes <= most_packed) {
+            layout_ = PackedRows<T>(cut_, k, kernels_);
+            rows_.emplace(layout_.size);
+            layout_.pack(a, k, cut_, rows_->get(), kernels_, threads);
+        }
+        // Few rows keep the fma units busier on b itself, as long as it stays in the cache.
+        if (panels != nullptr && (!small || m > kernels_.tile_rows)) packed_ = panels->of(kernels_);
+        // Columns that lie each in a line are turned once for all blocks of rows.
+        if (packed_ == nullptr && b.column != 1 && k > 0 && b_bytes <= most_packed && m > most_rows_in_place &&
+            cut_.rows.count > 1) {
+            columns_.emplace(ceil_div(n, kernels_.panel_columns) * kernels_.panel_columns * k);
+            pack_columns(b, n, k, columns_->get(), kernels_, threads);
+            packed_ = columns_->get();
+        }
+        const std::size_t groups = workspace_groups(row_ranges(cut_.rows.most(), kernels_.block_rows),
+                                                    ceil_div(cut_.columns.most(), kernels_.group_columns));
+        laid_out_ = packed_ != nullptr ? 0 : groups * kernels_.group_columns * affine_chunk;
+        const std::size_t aside = uses_aside ? ceil_div(cut_.rows.most() * cut_.columns.most(), line) * line : 0;
+        workspace_size_ = laid_out_ + aside;
+        workspace_.emplace(static_cast<std::size_t>(threads) * workspace_size_);
+        const bool aligned = reinterpret_cast<std::uintptr_t>(output.c) % cache_line == 0 &&
+                             output.c_row % static_cast<std::ptrdiff_t>(line) == 0;
+        past_cache_ = aligned && !uses_aside && !output.activation && output.bias == nullptr && k <= affine_chunk &&
+                      static_cast<double>(m) * static_cast<double>(n) * sizeof(T) >= least_past_cache;
+        n_ = n;
+        a_ = a;
+        b_ = b;
+        blocks_ = cut_.blocks();
+    }
+    std::size_t blocks() const { return blocks_; }
+
+    // a and b: where copies of the operands lie, if not those given
+    void compute(std::size_t number, int slot, const T *a = nullptr, const T *b = nullptr) const {
+        const std::size_t row_block = number % cut_.rows.count, column_block = number / cut_.rows.count;
+        const std::size_t row = cut_.rows.begin(row_block), column = cut_.columns.begin(column_block);
+        const auto [bias, activation, c, c_row, accumulate] = output_;
+        ProductBlock<T> block;
+        block.rows = cut_.rows.size(row_block);
+        block.columns = cut_.columns.size(column_block);
+        block.depth = k_;
+        if (a == nullptr) a = a_.data;
+        if (b == nullptr) b = b_.data;
+        if (turned_)
+            b = turned_->of(slot, [&](T *to) { kernels_.transpose(lines_.data, lines_.column, n_, k_, to, b_.row); });
+        block.a = a + static_cast<std::ptrdiff_t>(row) * a_.row;
+        block.a_row = a_.row;
+        block.a_column = a_.column;
+        block.packed_a = rows_ ? rows_->get() + row_block * layout_.chunks * layout_.chunk : nullptr;
+        block.a_chunk = layout_.chunk;
+        block.b = b + static_cast<std::ptrdiff_t>(column) * b_.column;
+        block.b_row = b_.row;
+        block.b_column = b_.column;
+        block.pack = pack_;
+        block.packed = packed_ == nullptr ? nullptr : packed_ + column * k_;
+        block.workspace = workspace_->get() + static_cast<std::size_t>(slot) * workspace_size_;
+        T *target = turn_ ? c + static_cast<std::ptrdiff_t>(column) * c_row + row
+                          : c + static_cast<std::ptrdiff_t>(row) * c_row + column;
+        const bool uses_aside = accumulate || turn_;
+        block.c = uses_aside ? block.workspace + laid_out_ : target;
+        block.c_row = uses_aside ? static_cast<std::ptrdiff_t>(block.columns) : c_row;
+        block.activation = activation && !turn_ ? kernels_.forward[*activation] : nullptr;
+        block.past_cache = past_cache_;
+        block.bias = bias == nullptr || turn_ ? nullptr : bias + column;
+        kernels_.product(block);
+        if (turn_) {
+            kernels_.transpose(block.c, block.c_row, block.rows, block.columns, target, c_row);
+            for (std::size_t i = 0; i < block.columns && (activation || bias != nullptr); ++i, target += c_row) {
+                if (bias != nullptr) add(bias + row, block.rows, target);
+                if (activation) kernels_.forward[*activation](target, target, block.rows);
+            }
+        } else if (accumulate) {
+            for (std::size_t i = 0; i < block.rows; ++i, target += c_row)
+                add(block.c + static_cast<std::ptrdiff_t>(i) * block.c_row, block.columns, target);
+        }
+    }
+
+  private:
+    const Kernels<T> &kernels_;
+    std::size_t n_ = 0, k_, blocks_ = 0, laid_out_ = 0, workspace_size_ = 0;
+    Output<T> output_;
+    MatrixView<T> a_{}, b_{}, lines_{};
+    bool turn_ = false, pack_ = false, past_cache_ = false; // turn: the operands are swapped, each transposed
+    Cut cut_;
+    PackedRows<T> layout_{};
+    const T *packed_ = nullptr;
+    std::optional<OwnCopy<T>> turned_;
+    std::optional<Scratch<T>> rows_, columns_, workspace_;
+};
+
+// f(number, slot) for tasks 0 .. n - 1; ends early when asked to.
+template <class F> void run_tasks(std::size_t n, double work, int threads, F f) {
+    std::optional<Patience> patience;
+    if (work >= serial_work) patience.emplace();
+    parallel_tasks(n, threads, [&](std::size_t number, int slot) {
+        if (patience && patience->over()) return;
+        f(number, slot);
+        if (patience) patience->ask(slot);
     });
     if (patience) patience->end();
+}
+
+template <class T>
+void product(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, MatrixView<T> b, const Panels<T> *panels,
+             const Output<T> &output) {
+    const double work = multiplications(m, n, k);
+    const int threads = threads_for(work);
+    const bool many_chunks = ceil_div(k, affine_chunk) >= tasks_per_thread * static_cast<std::size_t>(threads);
+    const bool small = static_cast<double>(k) * static_cast<double>(n) * sizeof(T) <= read_in_place;
+    if (m > 0 && n > 0 && !small && work >= serial_work && many_chunks && m <= most_rows_in_place &&
+        (b.column == 1 || n == 1) && panels == nullptr)
+        return product_by_chunks(m, n, k, a, b, output);
+    const Product<T> product(m, n, k, a, b, panels, output, threads);
+    run_tasks(product.blocks(), work, threads, [&](std::size_t number, int slot) { product.compute(number, slot); });
 }
 
 } // namespace
@@ -302,34 +384,56 @@ Panels<T>::Panels(std::size_t n, std::size_t k, MatrixView<T> b) : kernels_(&act
 template <class T>
 void affine_forward(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, MatrixView<T> b, const T *bias,
                     std::optional<std::size_t> activation, T *c, std::ptrdiff_t c_row, const Panels<T> *panels) {
-    product<T>(m, n, k, a, b, panels, bias, activation, c, c_row, false);
+    product<T>(m, n, k, a, b, panels, {bias, activation, c, c_row, false});
 }
 
 template <class T>
 void affine_backward(std::size_t m, std::size_t n, std::size_t k, const T *dy, MatrixView<T> x, MatrixView<T> w,
                      const T *saved, std::optional<std::size_t> activation, T *dx, T *dw, T *db, bool accumulate) {
     const Kernels<T> &kernels = active_kernels_of<T>();
-    Scratch<T> gradient(activation ? m * n : 0);
-    const T *dz = dy;
-    if (activation) {
+    const double work = multiplications(m, n, k);
+    const int threads = threads_for(2 * work);
+    const bool together = threads > 1 && work < short_work && m > most_rows_in_place;
+    // A small gradient before the activation each thread forms for itself.
+    const bool own = activation && together && m * n * sizeof(T) <= rows_in_cache && !turning_pays(m, k, n, sizeof(T));
+    Scratch<T> gradient(activation && !own ? m * n : 0);
+    const OwnCopy<T> own_gradient(own ? threads : 0, m * n);
+    const T *dz = activation ? gradient.get() : dy;
+    if (activation && !own)
         parallel_for(m * n, elementwise_grain, [&](std::size_t begin, std::size_t end) {
             kernels.backward[*activation](dy + begin, saved + begin, gradient.get() + begin, end - begin);
         });
-        dz = gradient.get();
-    }
     const MatrixView<T> z{dz, static_cast<std::ptrdiff_t>(n), 1};
     Scratch<T> aside(accumulate ? n : 0); // before anything is added: memory may run out
-    if (dx != nullptr) affine_forward<T>(m, k, n, z, w.transposed(), nullptr, {}, dx, static_cast<std::ptrdiff_t>(k));
-    product<T>(k, n, m, x.transposed(), z, nullptr, nullptr, {}, dw, static_cast<std::ptrdiff_t>(n), accumulate);
     T *sums = accumulate ? aside.get() : db;
+    const auto column_sums = [&](const T *gradients, std::size_t begin, std::size_t end) {
+        kernels.column_sums(gradients + begin, z.row, m, end - begin, sums + begin);
+        if (accumulate) add(sums + begin, end - begin, db + begin);
+    };
+    const Output<T> x_output{nullptr, {}, dx, static_cast<std::ptrdiff_t>(k), false};
+    const Output<T> w_output{nullptr, {}, dw, static_cast<std::ptrdiff_t>(n), accumulate};
+    if (together) { // the threads wait for each other once
+        const Product<T> x_product(dx == nullptr ? 0 : m, k, n, z, w.transposed(), nullptr, x_output, threads);
+        const Product<T> w_product(k, n, m, x.transposed(), z, nullptr, w_output, threads);
+        const std::size_t of_x = x_product.blocks(), of_both = of_x + w_product.blocks();
+        run_tasks(of_both + 1, 2 * work, threads, [&](std::size_t number, int slot) {
+            const T *copy = nullptr;
+            if (own) copy = own_gradient.of(slot, [&](T *to) { kernels.backward[*activation](dy, saved, to, m * n); });
+            if (number < of_x)
+                x_product.compute(number, slot, copy);
+            else if (number < of_both)
+                w_product.compute(number - of_x, slot, nullptr, copy);
+            else
+                column_sums(copy == nullptr ? dz : copy, 0, n);
+        });
+        return;
+    }
+    if (dx != nullptr) product<T>(m, k, n, z, w.transposed(), nullptr, x_output);
+    product<T>(k, n, m, x.transposed(), z, nullptr, w_output);
     const std::size_t panel = kernels.panel_columns;
     parallel_for(ceil_div(n, panel),
                  std::max<std::size_t>(1, elementwise_grain / (panel * std::max<std::size_t>(m, 1))),
-                 [&](std::size_t begin, std::size_t end) {
-                     const std::size_t column = begin * panel, columns = std::min(n, end * panel) - column;
-                     kernels.column_sums(dz + column, static_cast<std::ptrdiff_t>(n), m, columns, sums + column);
-                     if (accumulate) add(sums + column, columns, db + column);
-                 });
+                 [&](std::size_t begin, std::size_t end) { column_sums(dz, begin * panel, std::min(n, end * panel)); });
 }
 
 #define PYNN_INSTANTIATE(T)                                                                                            \

@@ -33,24 +33,26 @@ inline void relax() noexcept {
 #endif
 }
 
-constexpr int chunks_per_thread = 4; // enough for a free thread to take over from a slow one
-constexpr int worker_spins = 2000;   // some 20 to 60 microseconds awake for the next job, then sleep
+constexpr int worker_spins = 2000; // some 20 to 60 microseconds awake for the next job, then sleep
 constexpr int caller_spins = 20000;
 
 // One 64-bit word, the ticket, holds how many workers may help (high half) and how many chunks nobody has taken yet (low
-// half). Whoever takes a chunk by compare-and-swap knows that its job stands until that chunk is done, so the job's fields
-// may be read.
+// half). Whoever takes one by compare-and-swap knows that its job stands until that chunk is done, so the job's fields may
+// be read. Which chunk it is comes after: each thread has a range of its own, so that it finds in its cache what it wrote
+// in the job before, and takes from the others' ranges when that one is done.
 class Pool {
   public:
-    void run(std::size_t n, std::size_t grain, int threads, detail::Work work, void *context) {
+    void run(std::size_t n, std::size_t chunk, int threads, detail::Work work, void *context) {
         start_workers(threads - 1);
-        std::size_t chunk = std::max(grain, (n + threads * chunks_per_thread - 1) / (threads * chunks_per_thread));
         std::size_t chunks = (n + chunk - 1) / chunk;
         work_ = work;
         context_ = context;
         n_ = n;
         chunk_ = chunk;
-        chunks_ = static_cast<std::uint32_t>(chunks);
+        const std::size_t ranges = std::min<std::size_t>(chunks, static_cast<std::size_t>(threads));
+        ranges_of_job_ = static_cast<int>(ranges);
+        for (std::size_t i = 0; i < ranges; ++i)
+            ranges_[i].left.store(chunks * (i + 1) / ranges << 32 | chunks * i / ranges, std::memory_order_relaxed);
         pending_.store(static_cast<std::uint32_t>(chunks), std::memory_order_relaxed);
         ticket_.store(static_cast<std::uint64_t>(threads - 1) << 32 | chunks, std::memory_order_seq_cst);
         if (sleepers_.load(std::memory_order_seq_cst) > 0) {
@@ -73,6 +75,10 @@ class Pool {
         }
     }
 
+    bool awake() const noexcept {
+        return workers_.load(std::memory_order_relaxed) > 0 && sleepers_.load(std::memory_order_relaxed) == 0;
+    }
+
     std::mutex busy; // held by the caller whose job runs
 
   private:
@@ -81,8 +87,7 @@ class Pool {
         do {
             if (!has_work(ticket, slot)) return false;
         } while (!ticket_.compare_exchange_weak(ticket, ticket - 1, std::memory_order_acq_rel));
-        std::size_t index = chunks_ - static_cast<std::uint32_t>(ticket & 0xffffffffu);
-        std::size_t begin = index * chunk_, end = std::min(n_, begin + chunk_);
+        const std::size_t begin = next_chunk(slot) * chunk_, end = std::min(n_, begin + chunk_);
         {
             StandardEnvironment environment;
             work_(context_, begin, end, slot);
@@ -92,6 +97,22 @@ class Pool {
             done_.notify_one();
         }
         return true;
+    }
+
+    // There is one for everybody who took one from the ticket: the first of the thread's own range, or the last of another's.
+    std::size_t next_chunk(int slot) {
+        for (int i = slot;; ++i) {
+            if (i >= ranges_of_job_) i = 0;
+            std::atomic<std::uint64_t> &left = ranges_[i].left;
+            std::uint64_t range = left.load(std::memory_order_relaxed);
+            for (;;) {
+                const std::uint64_t begin = range & 0xffffffffu, end = range >> 32;
+                if (begin == end) break;
+                const std::uint64_t rest = i == slot ? end << 32 | (begin + 1) : (end - 1) << 32 | begin;
+                if (left.compare_exchange_weak(range, rest, std::memory_order_relaxed))
+                    return static_cast<std::size_t>(i == slot ? begin : end - 1);
+            }
+        }
     }
 
     void start_workers(int wanted) {
@@ -119,6 +140,10 @@ class Pool {
         }
     }
 
+    struct alignas(64) Range {
+        std::atomic<std::uint64_t> left{0}; // begin (low half) and end of chunks
+    };
+
     static bool has_work(std::uint64_t ticket, int slot) noexcept {
         return static_cast<std::uint32_t>(ticket) != 0 && static_cast<std::uint64_t>(slot) <= ticket >> 32;
     }
@@ -129,11 +154,12 @@ class Pool {
     alignas(64) std::atomic<std::uint32_t> pending_{0};
     std::atomic<int> sleepers_{0};
     std::atomic<bool> caller_waits_{false};
-    int workers_ = 0;
+    std::atomic<int> workers_{0};
     detail::Work work_ = nullptr;
     void *context_ = nullptr;
     std::size_t n_ = 0, chunk_ = 0;
-    std::uint32_t chunks_ = 0;
+    int ranges_of_job_ = 0;
+    Range ranges_[max_threads];
 };
 
 std::atomic<int> current_threads{0};
@@ -200,6 +226,8 @@ CallSettings::~CallSettings() {
     call_asks = asks_;
 }
 
+bool workers_awake() noexcept { return pool != nullptr && pool->awake(); }
+
 void set_thread_count(int n) {
     if (n < 1 || n > max_threads)
         throw std::invalid_argument("n is " + std::to_string(n) + "; expected a number of threads from 1 to " +
@@ -230,12 +258,12 @@ void Patience::ask(int slot) {
 
 namespace detail {
 
-void run_parallel(std::size_t n, std::size_t grain, int threads, Work work, void *context) {
+void run_parallel(std::size_t n, std::size_t chunk, int threads, Work work, void *context) {
     if (n == 0) return;
-    if (threads > 1 && n > grain) {
+    if (threads > 1 && n > chunk) {
         std::unique_lock<std::mutex> lock(pool->busy, std::try_to_lock);
         if (lock.owns_lock()) {
-            pool->run(n, std::max<std::size_t>(grain, 1), threads, work, context);
+            pool->run(n, chunk, threads, work, context);
             return;
         }
     }

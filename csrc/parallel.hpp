@@ -2,6 +2,7 @@
 // the caller works too and waits for nobody who has not begun, so a busy neighbour does not stall it.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstddef>
@@ -10,8 +11,9 @@
 
 namespace pynn {
 
-int thread_count() noexcept;  // for a call on this thread
-void set_thread_count(int n); // 1 .. max_threads
+int thread_count() noexcept;   // for a call on this thread
+void set_thread_count(int n);  // 1 .. max_threads
+bool workers_awake() noexcept; // from a job just before: they take work at once
 inline constexpr int max_threads = 256;
 inline constexpr std::size_t elementwise_grain = 16384; // elements that keep a thread busy for several microseconds
 
@@ -38,19 +40,36 @@ class CallSettings {
 
 namespace detail {
 using Work = void (*)(void *context, std::size_t begin, std::size_t end, int slot);
-void run_parallel(std::size_t n, std::size_t grain, int threads, Work work, void *context);
-} // namespace detail
+void run_parallel(std::size_t n, std::size_t chunk, int threads, Work work, void *context);
 
-// Calls f(begin, end, slot) for consecutive parts of 0 .. n, each at least grain long but the last, on at most so many
-// threads. slot is below threads and no two parts that run at once share it. f must not throw.
-template <class F> void parallel_for_slots(std::size_t n, std::size_t grain, int threads, F &&f) {
-    using Function = std::remove_reference_t<F>;
-    detail::run_parallel(
-        n, grain, threads,
+template <class F> void run_chunks(std::size_t n, std::size_t chunk, int threads, F &f) {
+    run_parallel(
+        n, chunk, threads,
         [](void *context, std::size_t begin, std::size_t end, int slot) {
-            (*static_cast<Function *>(context))(begin, end, slot);
+            (*static_cast<F *>(context))(begin, end, slot);
         },
         const_cast<void *>(static_cast<const void *>(std::addressof(f))));
+}
+} // namespace detail
+
+// Calls f(begin, end, slot) for consecutive parts of 0 .. n of nearly equal length, each at least half of grain, on at most
+// so many threads. slot is below threads and no two parts that run at once share it. f must not throw.
+template <class F> void parallel_for_slots(std::size_t n, std::size_t grain, int threads, F &&f) {
+    grain = std::max<std::size_t>(grain, 1);
+    constexpr std::size_t chunks_per_thread = 4; // enough for a free thread to take over from a slow one
+    constexpr std::size_t line = 64;             // elements of a byte: long parts begin where lines do
+    const std::size_t most = chunks_per_thread * static_cast<std::size_t>(threads);
+    const std::size_t chunks = std::clamp<std::size_t>((n + grain - 1) / grain, 1, most),
+                      chunk = (n + chunks - 1) / chunks;
+    detail::run_chunks(n, grain < line ? chunk : (chunk + line - 1) / line * line, threads, f);
+}
+
+// Calls f(number, slot) for tasks 0 .. n - 1 that are long enough to be taken one by one, in this order.
+template <class F> void parallel_tasks(std::size_t n, int threads, F &&f) {
+    const auto some = [&f](std::size_t begin, std::size_t end, int slot) {
+        for (; begin < end; ++begin) f(begin, slot);
+    };
+    detail::run_chunks(n, 1, threads, some);
 }
 
 // The same for f(begin, end) on thread_count() threads.

@@ -102,13 +102,19 @@ template <class T, std::size_t Rows, std::size_t Vectors>
     }
 }
 
-// Transposed: a has unit stride along its rows; otherwise along its columns.
-template <class T, std::size_t Rows, std::size_t Vectors, bool Transposed> void tiles_below(const TileWork<T> &work) {
+// Transposed: a has unit stride along its rows; otherwise along its columns. Half: of the last vector no more than half the
+// lanes belong to c, and that half alone is computed.
+template <class T, std::size_t Rows, std::size_t Vectors, bool Transposed, bool Half>
+void tiles_below(const TileWork<T> &work) {
     using V = vec<T>;
+    using Last = std::conditional_t<Half, half_vec<T>, V>;
+    constexpr std::size_t whole = Vectors - 1, half_width = width<T> / 2;
     // Rows are addressed from every third one, so that the pointers stay in registers.
     constexpr std::size_t pointers = (Rows + 2) / 3;
     const std::ptrdiff_t a_stride = work.a_stride, b_stride = work.b_stride, c_row = work.c_row, a_tile = work.a_tile;
-    const std::ptrdiff_t last = static_cast<std::ptrdiff_t>((Vectors - 1) * width<T> - work.shift);
+    // Of b read in place the last vector begins early, and the lanes are its last ones.
+    const std::ptrdiff_t last =
+        static_cast<std::ptrdiff_t>(whole * width<T> - work.shift + (Half && work.shift != 0 ? half_width : 0));
     const bool past_cache = work.past_cache, first = work.first, biased = work.bias != nullptr;
     const T *next_a = work.a, *next_ahead = work.ahead;
     T *next_c = work.c;
@@ -118,6 +124,9 @@ template <class T, std::size_t Rows, std::size_t Vectors, bool Transposed> void 
         for (std::size_t i = 0; i < Rows; ++i)
 #pragma GCC unroll 8
             for (std::size_t j = 0; j < Vectors; ++j) sum[i][j] = V{};
+        Last last_sum[Rows];
+#pragma GCC unroll 16
+        for (std::size_t i = 0; i < Rows; ++i) last_sum[i] = Last{};
         const T *a[pointers], *b = work.b, *ahead = next_ahead;
         T *c[pointers];
         for (std::size_t p = 0; p < pointers; ++p) {
@@ -142,8 +151,8 @@ template <class T, std::size_t Rows, std::size_t Vectors, bool Transposed> void 
             for (std::size_t k = now; k > 0; --k) {
                 V column[Vectors];
 #pragma GCC unroll 8
-                for (std::size_t j = 0; j + 1 < Vectors; ++j) column[j] = load<V>(b + j * width<T>);
-                column[Vectors - 1] = load<V>(b + last);
+                for (std::size_t j = 0; j < whole; ++j) column[j] = load<V>(b + j * width<T>);
+                const Last last_column = load<Last>(b + last);
                 if constexpr (Vectors >
                               Tile<T>::vectors + 1) // few rows wait for memory, and b's rows may lie pages apart
 #pragma GCC unroll 4
@@ -153,12 +162,25 @@ template <class T, std::size_t Rows, std::size_t Vectors, bool Transposed> void 
                 for (std::size_t i = 0; i < Rows; ++i) {
                     V x = splat<V>(a[i / 3][static_cast<std::ptrdiff_t>(i % 3) * (Transposed ? 1 : a_stride)]);
 #pragma GCC unroll 8
-                    for (std::size_t j = 0; j < Vectors; ++j) sum[i][j] = fma(x, column[j], sum[i][j]);
+                    for (std::size_t j = 0; j < whole; ++j) sum[i][j] = fma(x, column[j], sum[i][j]);
+                    if constexpr (Half)
+                        last_sum[i] = fma(half_of<false>(x), last_column, last_sum[i]);
+                    else
+                        last_sum[i] = fma(x, last_column, last_sum[i]);
                 }
 #pragma GCC unroll 5
                 for (std::size_t p = 0; p < pointers; ++p) a[p] += Transposed ? a_stride : 1;
                 b += b_stride;
             }
+        }
+#pragma GCC unroll 16
+        for (std::size_t i = 0; i < Rows; ++i) {
+            if constexpr (!Half)
+                sum[i][whole] = last_sum[i];
+            else if (work.shift != 0)
+                sum[i][whole] = joined(Last{}, last_sum[i]);
+            else
+                sum[i][whole] = joined(last_sum[i], Last{});
         }
         if (past_cache) {
 #pragma GCC unroll 16
@@ -214,15 +236,20 @@ template <class T> constexpr std::size_t most_vectors_of_tile(std::size_t rows) 
 }
 
 template <class T> struct Tiles {
-    TileFunction<T> of[Tile<T>::rows][most_vectors][2];
+    TileFunction<T> of[Tile<T>::rows][most_vectors][2][2]; // by rows, vectors, transposed and half
 
     template <std::size_t Row, std::size_t Vectors> constexpr void add() {
-        of[Row - 1][Vectors - 1][0] = tiles_below<T, Row, Vectors, false>;
-        if constexpr (Vectors <= wide_vectors<T>) of[Row - 1][Vectors - 1][1] = tiles_below<T, Row, Vectors, true>;
+        add_half<Row, Vectors, false>();
+        if constexpr (Tile<T>::halves) add_half<Row, Vectors, true>();
         if constexpr (Vectors > 1)
             add<Row, Vectors - 1>();
         else if constexpr (Row > 1)
             add<Row - 1, most_vectors_of_tile<T>(Row - 1)>();
+    }
+    template <std::size_t Row, std::size_t Vectors, bool Half> constexpr void add_half() {
+        of[Row - 1][Vectors - 1][0][Half] = tiles_below<T, Row, Vectors, false, Half>;
+        if constexpr (Vectors <= wide_vectors<T>)
+            of[Row - 1][Vectors - 1][1][Half] = tiles_below<T, Row, Vectors, true, Half>;
     }
     constexpr Tiles() : of{} { add<Tile<T>::rows, most_vectors_of_tile<T>(Tile<T>::rows)>(); }
 };
@@ -665,6 +692,7 @@ template <class T> class BlockProduct {
         work.ahead_line = stream.line;
         work.ahead_stride = stream.asking;
         work.ahead_tile = static_cast<std::ptrdiff_t>(stream.at_once) * stream.stride;
+        const bool half = Tile<T>::halves && work.lanes <= width<T> / 2;
         auto below = [&](std::size_t row, std::size_t rows, std::size_t t,
                          std::size_t count) __attribute__((always_inline)) {
             const std::ptrdiff_t i = static_cast<std::ptrdiff_t>(row);
@@ -676,7 +704,7 @@ template <class T> class BlockProduct {
                                                      : static_cast<std::ptrdiff_t>(rows) * block_.a_row;
             work.c = block_.c + i * block_.c_row + column;
             work.ahead = stream.from;
-            tiles<T>.of[rows - 1][vectors - 1][transposed_](work);
+            tiles<T>.of[rows - 1][vectors - 1][transposed_][half](work);
             stream.after(count);
         };
         if (few_ || vectors <= Tile<T>::vectors) {

@@ -105,9 +105,11 @@ PYNN_INLINE void transpose(vec<double> (&rows)[4]) {
 template <class T> struct Tile;
 template <> struct Tile<float> {
     static constexpr std::size_t rows = 6, vectors = 2;
+    static constexpr bool halves = false;
 };
 template <> struct Tile<double> {
     static constexpr std::size_t rows = 6, vectors = 2;
+    static constexpr bool halves = false;
 };
 
 } // namespace

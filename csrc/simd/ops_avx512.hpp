@@ -11,6 +11,12 @@ inline constexpr int vector_registers = 32;
 
 PYNN_INLINE vec<float> fma(vec<float> a, vec<float> b, vec<float> c) { return _mm512_fmadd_ps(a, b, c); }
 PYNN_INLINE vec<double> fma(vec<double> a, vec<double> b, vec<double> c) { return _mm512_fmadd_pd(a, b, c); }
+PYNN_INLINE half_vec<float> fma(half_vec<float> a, half_vec<float> b, half_vec<float> c) {
+    return _mm256_fmadd_ps(a, b, c);
+}
+PYNN_INLINE half_vec<double> fma(half_vec<double> a, half_vec<double> b, half_vec<double> c) {
+    return _mm256_fmadd_pd(a, b, c);
+}
 PYNN_INLINE vec<float> sqrt(vec<float> v) { return _mm512_maskz_sqrt_ps(0xffff, v); }
 PYNN_INLINE vec<double> sqrt(vec<double> v) { return _mm512_maskz_sqrt_pd(0xff, v); }
 PYNN_INLINE vec<float> maximum(vec<float> a, vec<float> b) { return _mm512_maskz_max_ps(0xffff, a, b); }
@@ -86,9 +92,11 @@ PYNN_INLINE void finish_past_cache() { _mm_sfence(); }
 template <class T> struct Tile;
 template <> struct Tile<float> {
     static constexpr std::size_t rows = 14, vectors = 2;
+    static constexpr bool halves = true; // cost half as much where vectors are worked on in two parts
 };
 template <> struct Tile<double> {
     static constexpr std::size_t rows = 14, vectors = 2;
+    static constexpr bool halves = true;
 };
 
 } // namespace

@@ -41,9 +41,11 @@ PYNN_INLINE void finish_past_cache() {}
 template <class T> struct Tile;
 template <> struct Tile<float> {
     static constexpr std::size_t rows = 12, vectors = 2;
+    static constexpr bool halves = false;
 };
 template <> struct Tile<double> {
     static constexpr std::size_t rows = 12, vectors = 2;
+    static constexpr bool halves = false;
 };
 
 } // namespace

@@ -80,13 +80,22 @@ template <class V> PYNN_INLINE V as(ints<V> bits) { return (V)bits; }
 template <class V> PYNN_INLINE ints<V> bits(V v) { return (ints<V>)v; }
 template <class To, class V> PYNN_INLINE To convert(V v) { return __builtin_convertvector(v, To); }
 
-using half_float = vector_type<float, PYNN_VECTOR_BYTES / 2>::type;
+template <class T> using half_vec = typename vector_type<T, PYNN_VECTOR_BYTES / 2>::type;
+using half_float = half_vec<float>;
+// Two halves as one
+template <class H, std::size_t... I> PYNN_INLINE vec<element<H>> joined(H first, H second, std::index_sequence<I...>) {
+    return __builtin_shufflevector(first, second, I...);
+}
+template <class H> PYNN_INLINE vec<element<H>> joined(H first, H second) {
+    return joined(first, second, std::make_index_sequence<width<element<H>>>());
+}
 // The first (Second: the second) half of the lanes
-template <bool Second, std::size_t... I> PYNN_INLINE half_float half_of(vec<float> v, std::index_sequence<I...>) {
+template <bool Second, class V, std::size_t... I>
+PYNN_INLINE half_vec<element<V>> half_of(V v, std::index_sequence<I...>) {
     return __builtin_shufflevector(v, v, (I + Second * sizeof...(I))...);
 }
-template <bool Second> PYNN_INLINE half_float half_of(vec<float> v) {
-    return half_of<Second>(v, std::make_index_sequence<width<double>>());
+template <bool Second, class V> PYNN_INLINE half_vec<element<V>> half_of(V v) {
+    return half_of<Second>(v, std::make_index_sequence<width<element<V>> / 2>());
 }
 // Half a vector of floats as doubles, and back. GCC 12 makes two quarters of it, by way of memory; so instruction sets have
 // them too.
