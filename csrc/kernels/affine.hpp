@@ -42,7 +42,9 @@ void pack_group(const T *b, std::ptrdiff_t b_row, std::size_t rows, std::size_t 
     }
 }
 
-constexpr std::size_t ask_interval = 32; // of k, from one asking for what is used next to the other
+constexpr std::ptrdiff_t packing_ahead = 16; // rows of b
+constexpr std::size_t ask_interval = 32;     // of k, from one asking for what is used next to the other
+constexpr std::size_t most_asked = 4;
 constexpr std::size_t most_at_once = affine_chunk / ask_interval; // rows that a tile asks for, and tiles in one call
 
 // Micro-tiles below each other: rows of a times a panel of b. Several in one call, as what a call costs is 4 % of a tile.
@@ -51,7 +53,8 @@ template <class T> struct TileWork {
     const T *ahead; // what is asked for, four lines at a time:
     // from line to line, from one asking to the next, and from tile to tile
     std::ptrdiff_t ahead_line, ahead_stride, ahead_tile;
-    std::size_t depth; // at most affine_chunk
+    std::size_t ahead_rows; // in one asking
+    std::size_t depth;      // at most affine_chunk
     const T *a;
     std::ptrdiff_t a_stride; // of rows, or of columns where rows have unit stride
     std::ptrdiff_t a_tile;
@@ -64,6 +67,7 @@ template <class T> struct TileWork {
     std::size_t lanes; // of the last vector that belong to c; b read in place gives the last lanes, packed b the first
     bool past_cache;   // c, of whole vectors and written once, does not go by way of the caches
     std::size_t shift; // by how many columns the last vector of b begins early
+    T *panel;          // where b is laid out
 };
 
 // Sums to c where not all lanes of the last vector belong to it. Apart, so that whole tiles have the registers.
@@ -102,10 +106,14 @@ template <class T, std::size_t Rows, std::size_t Vectors>
     }
 }
 
-// Transposed: a has unit stride along its rows; otherwise along its columns. Half: of the last vector no more than half the
-// lanes belong to c, and that half alone is computed.
-template <class T, std::size_t Rows, std::size_t Vectors, bool Transposed, bool Half>
+// half: of the last vector no more than half the lanes belong to c, and that half alone is computed. packing: b is read in
+// place and laid out as a panel on the way, for the tiles after this one.
+enum Way { plain, half, packing };
+
+// Transposed: a has unit stride along its rows; otherwise along its columns.
+template <class T, std::size_t Rows, std::size_t Vectors, bool Transposed, Way Columns>
 void tiles_below(const TileWork<T> &work) {
+    constexpr bool Half = Columns == half;
     using V = vec<T>;
     using Last = std::conditional_t<Half, half_vec<T>, V>;
     constexpr std::size_t whole = Vectors - 1, half_width = width<T> / 2;
@@ -128,6 +136,7 @@ void tiles_below(const TileWork<T> &work) {
 #pragma GCC unroll 16
         for (std::size_t i = 0; i < Rows; ++i) last_sum[i] = Last{};
         const T *a[pointers], *b = work.b, *ahead = next_ahead;
+        T *panel = work.panel;
         T *c[pointers];
         for (std::size_t p = 0; p < pointers; ++p) {
             a[p] = next_a + static_cast<std::ptrdiff_t>(3 * p) * (Transposed ? 1 : a_stride);
@@ -143,9 +152,11 @@ void tiles_below(const TileWork<T> &work) {
 #pragma GCC unroll 16
             for (std::size_t i = 0; i < Rows; ++i) __builtin_prefetch(row(i), 1);
         for (std::size_t left = work.depth; left > 0;) {
+            for (std::size_t rows = work.ahead_rows; rows > 0; --rows) {
 #pragma GCC unroll 4
-            for (std::ptrdiff_t j = 0; j < 4; ++j) __builtin_prefetch(ahead + j * work.ahead_line);
-            ahead += work.ahead_stride;
+                for (std::ptrdiff_t j = 0; j < 4; ++j) __builtin_prefetch(ahead + j * work.ahead_line);
+                ahead += work.ahead_stride;
+            }
             const std::size_t now = left < ask_interval ? left : ask_interval;
             left -= now;
             for (std::size_t k = now; k > 0; --k) {
@@ -153,6 +164,15 @@ void tiles_below(const TileWork<T> &work) {
 #pragma GCC unroll 8
                 for (std::size_t j = 0; j < whole; ++j) column[j] = load<V>(b + j * width<T>);
                 const Last last_column = load<Last>(b + last);
+                if constexpr (Columns == packing) {
+#pragma GCC unroll 8
+                    for (std::size_t j = 0; j < Vectors; j += 64 / sizeof(V))
+                        __builtin_prefetch(b + packing_ahead * b_stride + j * width<T>);
+#pragma GCC unroll 8
+                    for (std::size_t j = 0; j < whole; ++j) store(panel + j * width<T>, column[j]);
+                    store(panel + whole * width<T>, last_column);
+                    panel += Vectors * width<T>;
+                }
                 if constexpr (Vectors >
                               Tile<T>::vectors + 1) // few rows wait for memory, and b's rows may lie pages apart
 #pragma GCC unroll 4
@@ -236,20 +256,21 @@ template <class T> constexpr std::size_t most_vectors_of_tile(std::size_t rows) 
 }
 
 template <class T> struct Tiles {
-    TileFunction<T> of[Tile<T>::rows][most_vectors][2][2]; // by rows, vectors, transposed and half
+    TileFunction<T> of[Tile<T>::rows][most_vectors][2][3]; // by rows, vectors, transposed and way
 
     template <std::size_t Row, std::size_t Vectors> constexpr void add() {
-        add_half<Row, Vectors, false>();
-        if constexpr (Tile<T>::halves) add_half<Row, Vectors, true>();
+        add_way<Row, Vectors, plain>();
+        if constexpr (Tile<T>::halves) add_way<Row, Vectors, half>();
+        if constexpr (Vectors == Tile<T>::vectors) add_way<Row, Vectors, packing>();
         if constexpr (Vectors > 1)
             add<Row, Vectors - 1>();
         else if constexpr (Row > 1)
             add<Row - 1, most_vectors_of_tile<T>(Row - 1)>();
     }
-    template <std::size_t Row, std::size_t Vectors, bool Half> constexpr void add_half() {
-        of[Row - 1][Vectors - 1][0][Half] = tiles_below<T, Row, Vectors, false, Half>;
+    template <std::size_t Row, std::size_t Vectors, Way Columns> constexpr void add_way() {
+        of[Row - 1][Vectors - 1][0][Columns] = tiles_below<T, Row, Vectors, false, Columns>;
         if constexpr (Vectors <= wide_vectors<T>)
-            of[Row - 1][Vectors - 1][1][Half] = tiles_below<T, Row, Vectors, true, Half>;
+            of[Row - 1][Vectors - 1][1][Columns] = tiles_below<T, Row, Vectors, true, Columns>;
     }
     constexpr Tiles() : of{} { add<Tile<T>::rows, most_vectors_of_tile<T>(Tile<T>::rows)>(); }
 };
@@ -321,6 +342,12 @@ template <class T> struct Stream {
         stride = row;
         rows = count;
         at_once = (count + tiles - 1) / tiles;
+    }
+    // How many rows a tile asks for at a time: few tiles have to hurry.
+    std::size_t rows_asked() const {
+        if (asking != stride) return 1;
+        const std::size_t wanted = (at_once + most_at_once - 1) / most_at_once;
+        return wanted < most_asked ? (wanted > 0 ? wanted : 1) : most_asked;
     }
     // Tiles in one call: the fewer, the more rows they lay out, as lines asked for are not kept long, least of rows that share sets.
     std::size_t tiles_at_once() const {
@@ -565,7 +592,8 @@ template <class T> class BlockProduct {
         : block_(block), transposed_(block.a_column != 1 || block.packed_a != nullptr),
           // Where a whole vector would read past the row, and before it too, b is packed as well.
           pack_(block.packed == nullptr && (block.pack || block.columns < width<T>)),
-          in_panels_(pack_ || block.packed != nullptr), few_(!in_panels_ && !transposed_ && block.rows < Tile<T>::rows),
+          in_panels_(pack_ || block.packed != nullptr), packs_in_tiles_(pack_ && block.b_column == 1),
+          few_(!in_panels_ && !transposed_ && block.rows < Tile<T>::rows),
           panel_((few_ ? vectors_of_tile<T>(block.rows) : Tile<T>::vectors) * width<T>),
           group_(pack_ ? group_columns<T> : panel_), groups_((block.columns + group_ - 1) / group_),
           tiles_(block.rows, Tile<T>::rows), ranges_(row_ranges(block.rows, block_rows<T>)),
@@ -576,10 +604,11 @@ template <class T> class BlockProduct {
         bool laid_out = false; // the whole panels of its group
         do {                   // the first chunk always: depth 0 gives the bias
             const std::size_t columns = group_at(place.column), whole = laid_out ? columns / panel_ * panel_ : 0;
-            if (pack_ && place.range == 0 && whole < columns)
-                pack_panels(source(place) + static_cast<std::ptrdiff_t>(whole) * block_.b_column, block_.b_row,
-                            block_.b_column, depth_at(place.start), columns - whole,
-                            slot(place) + whole * depth_at(place.start));
+            const std::size_t in_tiles = packs_in_tiles_ && !laid_out ? columns / panel_ * panel_ : 0;
+            if (pack_ && place.range == 0 && whole + in_tiles < columns)
+                pack_panels(source(place) + static_cast<std::ptrdiff_t>(whole + in_tiles) * block_.b_column,
+                            block_.b_row, block_.b_column, depth_at(place.start), columns - whole - in_tiles,
+                            slot(place) + (whole + in_tiles) * depth_at(place.start));
             Place next = place;
             next.column += columns;
             if (next.column == block_.columns) {
@@ -606,7 +635,7 @@ template <class T> class BlockProduct {
     };
 
     const ProductBlock<T> &block_;
-    const bool transposed_, pack_, in_panels_, few_;
+    const bool transposed_, pack_, in_panels_, packs_in_tiles_, few_;
     const std::size_t panel_, group_, groups_;
     const RowTiles tiles_;
     const std::size_t ranges_, slots_;
@@ -655,13 +684,13 @@ template <class T> class BlockProduct {
             stream.asking = stream.stride;
             return stream;
         }
-        stream.to = slot(place);
-        stream.panels = columns / panel_;
-        stream.panel_size = depth * panel_;
-        if (block_.b_column == 1) {
+        if (packs_in_tiles_) {
             stream.begin(source(place), block_.b_row, depth, tiles);
             stream.asking = stream.stride;
         } else {
+            stream.to = slot(place);
+            stream.panels = columns / panel_;
+            stream.panel_size = depth * panel_;
             stream.begin(source(place), stream.line,
                          stream.panels * ((depth + line_elements<T> - 1) / line_elements<T>), tiles);
             stream.depth = depth;
@@ -691,8 +720,11 @@ template <class T> class BlockProduct {
         work.b_stride = in_panels_ ? static_cast<std::ptrdiff_t>(panel_padded<T>(columns)) : block_.b_row;
         work.ahead_line = stream.line;
         work.ahead_stride = stream.asking;
+        work.ahead_rows = stream.rows_asked();
         work.ahead_tile = static_cast<std::ptrdiff_t>(stream.at_once) * stream.stride;
-        const bool half = Tile<T>::halves && work.lanes <= width<T> / 2;
+        const bool narrow = Tile<T>::halves && work.lanes <= width<T> / 2;
+        const bool packs = packs_in_tiles_ && place.range == 0 && columns == panel_;
+        T *const panel = slot(place) + done * depth;
         auto below = [&](std::size_t row, std::size_t rows, std::size_t t,
                          std::size_t count) __attribute__((always_inline)) {
             const std::ptrdiff_t i = static_cast<std::ptrdiff_t>(row);
@@ -704,7 +736,20 @@ template <class T> class BlockProduct {
                                                      : static_cast<std::ptrdiff_t>(rows) * block_.a_row;
             work.c = block_.c + i * block_.c_row + column;
             work.ahead = stream.from;
-            tiles<T>.of[rows - 1][vectors - 1][transposed_][half](work);
+            const auto &ways = tiles<T>.of[rows - 1][vectors - 1][transposed_];
+            if (packs && t == 0) {
+                TileWork<T> first = work;
+                first.tiles = 1;
+                first.b = source(place) + done;
+                first.b_stride = block_.b_row;
+                first.panel = panel;
+                ways[packing](first);
+                work.tiles = count - 1;
+                work.a += work.a_tile;
+                work.c += static_cast<std::ptrdiff_t>(rows) * work.c_row;
+                work.ahead += work.ahead_tile;
+            }
+            if (work.tiles > 0) ways[narrow ? half : plain](work);
             stream.after(count);
         };
         if (few_ || vectors <= Tile<T>::vectors) {
