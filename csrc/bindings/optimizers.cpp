@@ -191,13 +191,16 @@ struct Blocks {
             ends.push_back(end += (static_cast<std::size_t>(PyArray_SIZE(item->array(0))) + length - 1) / length);
     }
     std::size_t count() const { return ends.empty() ? 0 : ends.back(); }
-    // f(array, first element, elements)
-    template <class F> void visit(const std::vector<const Item *> &items, std::size_t block, F f) const {
+    // f(array, first element, elements) of a block, or of so many as lie in its array; returns how many
+    template <class F>
+    std::size_t visit(const std::vector<const Item *> &items, std::size_t block, std::size_t most, F f) const {
         const std::size_t i =
             static_cast<std::size_t>(std::upper_bound(ends.begin(), ends.end(), block) - ends.begin());
         const std::size_t begin = (block - (i > 0 ? ends[i - 1] : 0)) * length;
         const std::size_t size = static_cast<std::size_t>(PyArray_SIZE(items[i]->array(0)));
-        f(*items[i], begin, std::min(length, size - begin));
+        const std::size_t count = std::min(most, ends[i] - block);
+        f(*items[i], begin, std::min(count * length, size - begin));
+        return count;
     }
 };
 
@@ -207,7 +210,7 @@ template <class T> void square_blocks(const std::vector<const Item *> &items, do
     const Blocks blocks(items, sum_block);
     parallel_for(blocks.count(), elementwise_grain / sum_block, [&](std::size_t begin, std::size_t end) {
         for (std::size_t block = begin; block < end; ++block)
-            blocks.visit(items, block, [&](const Item &item, std::size_t first, std::size_t n) {
+            blocks.visit(items, block, 1, [&](const Item &item, std::size_t first, std::size_t n) {
                 T buffer[sum_block];
                 PyArrayObject *gradient = item.array(1);
                 const T *g = static_cast<const T *>(PyArray_DATA(gradient)) + first;
@@ -234,33 +237,31 @@ void run(std::size_t optimizer, const std::vector<const Item *> &items, const Up
     std::copy(std::begin(given.value), std::end(given.value), constants.value);
     const std::size_t states = rows[optimizer].states;
     auto kernel = active_kernels_of<T>().update[optimizer];
-    const Blocks blocks(items, elementwise_grain);
-    std::size_t total = 0;
-    for (const Item *item : items) total += static_cast<std::size_t>(PyArray_SIZE(item->array(0)));
-    parallel_for(blocks.count(), total <= elementwise_grain ? blocks.count() : 1,
-                 [&](std::size_t begin, std::size_t end) {
-                     for (std::size_t block = begin; block < end; ++block)
-                         blocks.visit(items, block, [&](const Item &item, std::size_t first, std::size_t n) {
-                             T *at[2 + most_states] = {};
-                             if (item.flat) {
-                                 for (std::size_t i = 0; i < 2 + states; ++i)
-                                     at[i] = static_cast<T *>(PyArray_DATA(item.array(i))) + first;
-                                 kernel(at[0], at[1], at + 2, n, constants);
-                                 return;
-                             }
-                             constexpr std::size_t length = 1024;
-                             T buffers[2 + most_states][length];
-                             for (std::size_t i = 0; i < 2 + states; ++i) at[i] = buffers[i];
-                             for (std::size_t end = first + n; first < end; first += length) {
-                                 const std::size_t count = std::min(length, end - first);
-                                 for (std::size_t i = 0; i < 2 + states; ++i)
-                                     copy_part<true>(item.array(i), first, count, buffers[i]);
-                                 kernel(at[0], at[1], at + 2, count, constants);
-                                 for (std::size_t i = 0; i < 2 + states; ++i)
-                                     if (i != 1) copy_part<false>(item.array(i), first, count, buffers[i]);
-                             }
-                         });
-                 });
+    // By elements, so that a thread's part of a weight is about its part of the gradient.
+    const Blocks elements(items, 1);
+    parallel_for(elements.count(), elementwise_grain, [&](std::size_t begin, std::size_t end) {
+        while (begin < end)
+            begin += elements.visit(items, begin, end - begin, [&](const Item &item, std::size_t first, std::size_t n) {
+                T *at[2 + most_states] = {};
+                if (item.flat) {
+                    for (std::size_t i = 0; i < 2 + states; ++i)
+                        at[i] = static_cast<T *>(PyArray_DATA(item.array(i))) + first;
+                    kernel(at[0], at[1], at + 2, n, constants);
+                    return;
+                }
+                constexpr std::size_t length = 1024;
+                T buffers[2 + most_states][length];
+                for (std::size_t i = 0; i < 2 + states; ++i) at[i] = buffers[i];
+                for (std::size_t end = first + n; first < end; first += length) {
+                    const std::size_t count = std::min(length, end - first);
+                    for (std::size_t i = 0; i < 2 + states; ++i)
+                        copy_part<true>(item.array(i), first, count, buffers[i]);
+                    kernel(at[0], at[1], at + 2, count, constants);
+                    for (std::size_t i = 0; i < 2 + states; ++i)
+                        if (i != 1) copy_part<false>(item.array(i), first, count, buffers[i]);
+                }
+            });
+    });
 }
 
 py::object update(py::object name, py::object params_argument, py::object grads_argument, py::tuple state_dicts,
