@@ -3,8 +3,10 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <deque>
 #include <numeric>
 #include <utility>
+#include <vector>
 
 #include "dispatch.hpp"
 #include "memory.hpp"
@@ -23,7 +25,6 @@ std::size_t ceil_div(std::size_t a, std::size_t b) { return (a + b - 1) / b; }
 double multiplications(std::size_t m, std::size_t n, std::size_t k) {
     return static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
 }
-int threads_for(double work) { return work < (workers_awake() ? awake_work : serial_work) ? 1 : thread_count(); }
 
 // Whether rows of b lie so that the first-level cache (8 ways of 4 KiB) cannot keep a panel's: a power of two apart.
 template <class T> bool rows_share_sets(MatrixView<T> b, std::size_t k) {
@@ -253,7 +254,7 @@ template <class T> class Product {
                 (m > 2 * kernels_.tile_rows && rows_share_sets(b, k));
         const bool uses_aside = output.accumulate || turn_; // where a block's sums are finished
         cut_ = cut_output(m, n, k, kernels_, static_cast<std::size_t>(threads),
-                          {uses_aside, turn_, !pack_, work < short_work ? 1 : tasks_per_thread});
+                          {uses_aside, turn_, !pack_, over_soon(work) ? 1 : tasks_per_thread});
         const double a_bytes = static_cast<double>(m) * static_cast<double>(k) * sizeof(T);
         if (!turn_ && ceil_div(n, kernels_.panel_columns) >= panels_worth_packing && a_bytes > rows_in_cache &&
             a_bytes <= most_packed) {
@@ -373,6 +374,9 @@ void product(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a, Matri
 
 } // namespace
 
+int threads_for(double work) { return work < (workers_awake() ? awake_work : serial_work) ? 1 : thread_count(); }
+bool over_soon(double work) { return work < short_work; }
+
 template <class T>
 Panels<T>::Panels(std::size_t n, std::size_t k, MatrixView<T> b) : kernels_(&active_kernels_of<T>()) {
     const Kernels<T> &kernels = *kernels_;
@@ -393,7 +397,7 @@ void affine_backward(std::size_t m, std::size_t n, std::size_t k, const T *dy, M
     const Kernels<T> &kernels = active_kernels_of<T>();
     const double work = multiplications(m, n, k);
     const int threads = threads_for(2 * work);
-    const bool together = threads > 1 && work < short_work && m > most_rows_in_place;
+    const bool together = threads > 1 && over_soon(work) && m > most_rows_in_place;
     // A small gradient before the activation each thread forms for itself.
     const bool own = activation && together && m * n * sizeof(T) <= rows_in_cache && !turning_pays(m, k, n, sizeof(T));
     Scratch<T> gradient(activation && !own ? m * n : 0);
@@ -436,12 +440,56 @@ void affine_backward(std::size_t m, std::size_t n, std::size_t k, const T *dy, M
                  [&](std::size_t begin, std::size_t end) { column_sums(dz, begin * panel, std::min(n, end * panel)); });
 }
 
+// Each thread's range of tasks has its part of every layer, the same one as when the layers go one by one.
+template <class T> void weight_gradients(std::size_t m, const std::vector<WeightGradient<T>> &layers) {
+    const Kernels<T> &kernels = active_kernels_of<T>();
+    double work = 0, most_work = 0;
+    for (const auto &layer : layers) {
+        const double of_layer = multiplications(m, layer.in, layer.out);
+        work += of_layer;
+        most_work = std::max(most_work, of_layer);
+    }
+    const int threads = over_soon(most_work) ? threads_for(work) : 1;
+    if (threads == 1) {
+        for (const auto &[in, out, x, dz, dw, db] : layers)
+            affine_backward<T>(m, out, in, dz, x, {}, nullptr, {}, nullptr, dw, db, false);
+        return;
+    }
+    std::deque<Product<T>> products;
+    for (const auto &[in, out, x, dz, dw, db] : layers) {
+        const auto row = static_cast<std::ptrdiff_t>(out);
+        const Output<T> output{nullptr, {}, dw, row, false};
+        products.emplace_back(in, out, m, x.transposed(), MatrixView<T>{dz, row, 1}, nullptr, output, threads);
+    }
+    struct Task {
+        std::size_t layer, block; // the one after the last: db
+    };
+    std::vector<Task> tasks;
+    const std::size_t ranges = static_cast<std::size_t>(threads);
+    for (std::size_t range = 0; range < ranges; ++range)
+        for (std::size_t layer = 0; layer < layers.size(); ++layer) {
+            const std::size_t blocks = products[layer].blocks();
+            for (std::size_t block = 0; block < blocks; ++block)
+                if (block * ranges / blocks == range) tasks.push_back({layer, block});
+            if (layer % ranges == range) tasks.push_back({layer, blocks});
+        }
+    run_tasks(tasks.size(), work, threads, [&](std::size_t number, int slot) {
+        const auto [layer, block] = tasks[number];
+        const WeightGradient<T> &weight = layers[layer];
+        if (block < products[layer].blocks())
+            products[layer].compute(block, slot);
+        else
+            kernels.column_sums(weight.dz, static_cast<std::ptrdiff_t>(weight.out), m, weight.out, weight.db);
+    });
+}
+
 #define PYNN_INSTANTIATE(T)                                                                                            \
     template class Panels<T>;                                                                                          \
     template void affine_forward<T>(std::size_t, std::size_t, std::size_t, MatrixView<T>, MatrixView<T>, const T *,    \
                                     std::optional<std::size_t>, T *, std::ptrdiff_t, const Panels<T> *);               \
     template void affine_backward<T>(std::size_t, std::size_t, std::size_t, const T *, MatrixView<T>, MatrixView<T>,   \
-                                     const T *, std::optional<std::size_t>, T *, T *, T *, bool);
+                                     const T *, std::optional<std::size_t>, T *, T *, T *, bool);                      \
+    template void weight_gradients<T>(std::size_t, const std::vector<WeightGradient<T>> &);
 PYNN_INSTANTIATE(float)
 PYNN_INSTANTIATE(double)
 

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <optional>
+#include <vector>
 
 #include "kernels.hpp"
 #include "memory.hpp"
@@ -41,5 +42,19 @@ void affine_forward(std::size_t m, std::size_t n, std::size_t k, MatrixView<T> a
 template <class T>
 void affine_backward(std::size_t m, std::size_t n, std::size_t k, const T *dy, MatrixView<T> x, MatrixView<T> w,
                      const T *saved, std::optional<std::size_t> activation, T *dx, T *dw, T *db, bool accumulate);
+
+// How many threads so many multiplications are worth; and whether they are over before one is likely to be interrupted.
+int threads_for(double multiplications);
+bool over_soon(double multiplications);
+
+// dw = x.T @ dz and db = column sums of dz, as affine_backward has them, for several layers; short ones at once, so that the
+// threads wait for each other once. x is (m, in), dz is (m, out) and contiguous.
+template <class T> struct WeightGradient {
+    std::size_t in, out;
+    MatrixView<T> x;
+    const T *dz;
+    T *dw, *db;
+};
+template <class T> void weight_gradients(std::size_t m, const std::vector<WeightGradient<T>> &layers);
 
 } // namespace pynn
