@@ -815,6 +815,35 @@ struct glu {
         V y = gated<false>(a, b);
         return select(b == -static_cast<element<V>>(__builtin_inf()), a * V{}, y); // NaN of an infinite a
     }
+    // forward() of float32, of use where not is_slow(b, y)
+    template <class V> static PYNN_INLINE V quick_forward(V a, V b) { return with_sign_of(quotient_of(a, b), a); }
+    // where it is_slow(b, y)
+    template <class V> static PYNN_INLINE V slow_forward(V a, V b) {
+        V small = 0x1p-64f * quotient_of(0x1p+64f * a, b);
+        V far = select(b == -__builtin_inff(), a * V{}, product_of(a, b)); // NaN of an infinite a
+        return with_sign_of(select(b < far_left, far, small), a);
+    }
+    // The least of several b and y, by lane: whether any of them is far to the left, or small and not 0
+    template <class V> struct Least {
+        using Bits = vec<std::uint32_t>;
+        V b = {};
+        Bits y = ~Bits{};
+
+        PYNN_INLINE void add(V other_b, V other_y) {
+            const Bits other = ((Bits)bits(other_y) << 1) - 1; // of |y|; 0 comes last
+            b = minimum(other_b, b);
+            y = select(other < y, other, y);
+        }
+        PYNN_INLINE ints<V> is_slow() const {
+            constexpr std::uint32_t small = __builtin_bit_cast(std::uint32_t, 0x1p-100f);
+            return (b < far_left) | (ints<V>)(y < 2 * small);
+        }
+    };
+    template <class V> static PYNN_INLINE ints<V> is_slow(V b, V y) {
+        Least<V> least;
+        least.add(b, y);
+        return least.is_slow();
+    }
     template <class V> static PYNN_INLINE V a_backward(V dy, V b) { return forward(dy, b); }
     template <class V> static PYNN_INLINE V b_backward(V dy, V a, V b) {
         V slope = gated<true>(a, b);
@@ -822,6 +851,30 @@ struct glu {
     }
 
   private:
+    static constexpr float far_left = -80, far_right = 87, lowest = -0x1.fffffep+127f;
+    // a / (1 + exp(-b)) for b >= far_left, rounded once unless it is small, but for the sign of a zero
+    template <class V> static PYNN_INLINE V quotient_of(V a, V b) {
+        using C = EighthConstants;
+        constexpr float round = 0x1.8p+23f + 8 * 127; // leaves a biased exponent
+        V t = -at_most(far_right, b);
+        V z = fma(t, splat<V>(C::per_unit), splat<V>(round)), n = z - round;
+        V r = fma(n, splat<V>(-C::low), fma(n, splat<V>(-C::high), t));
+        V power = as<V>((bits(z) & ~7) << 20), high = look_up_eighth<V>(eighths_high, bits(z));
+        V low = power * fma(high, expm1_of_rest(r), look_up_eighth<V>(eighths_low, bits(z)));
+        Parts<V> d = two_sum(1 - V{}, high * power);
+        V sum = d.high + low, sum_low = d.low + ((d.high - sum) + low);
+        V inverse = 1 / sum, q = a * inverse;
+        V rest = fma(-q, sum_low, fma(-q, sum, a));
+        return fma(maximum(rest, splat<V>(lowest)), inverse, q); // which takes the place of a NaN: of an infinite a
+    }
+    // a exp(b) for b < far_left, where that is a sigmoid(b)
+    template <class V> static PYNN_INLINE V product_of(V a, V b) {
+        constexpr float least = -194, down = 0x1p-80f; // the power comes in two factors that are normal
+        ReducedByEighths<V> t = reduced_by_eighths(at_least(least, b));
+        Parts<V> e = short_exp(t).mantissa;
+        V part = down * a, low = part * e.low;
+        return Power::from(t.z + 8 * 80).times(fma(part, e.high, select(low - low == 0, low, V{})));
+    }
     // a sigmoid(b), or a sigmoid(b) sigmoid(-b). A large a may meet an exponential that is too small: it is taken in two.
     template <bool Slope, class V> static PYNN_INLINE V gated(V a, V b) {
         constexpr bool single = sizeof(element<V>) == 4;

@@ -222,6 +222,23 @@ def test_glu_accuracy(dtype, isa, rng, record_ulp):
     assert errors[normal].max() <= 2 and errors.max() <= 3
 
 
+def test_glu_small_and_far(isa, rng):
+    """Next to the least normal number, of any operands, and with NaN beside them."""
+    for limit in (3, 30, 80, 81, 200):
+        a = rng.integers(0, 2**32, 4000, dtype=np.uint32).view(np.float32)
+        a[::2] = rng.integers(1, 2**25, a[::2].size, dtype=np.uint32).view(np.float32)
+        b = rng.uniform(-limit, limit, a.size).astype(np.float32)
+        a[~np.isfinite(a)] = 1
+        a[::97] = b[48::97] = np.nan
+        with np.errstate(all="ignore"):
+            wide = b.astype(np.longdouble)
+            true = a * np.exp(np.minimum(wide, 0)) / (1 + np.exp(-abs(wide)))
+        y = _core.glu_halves(a, b)
+        number = ~np.isnan(a) & ~np.isnan(b)
+        assert np.array_equal(np.isnan(y), ~number)
+        assert ulp_errors(y[number], true[number]).max() <= FORWARD[np.float32]
+
+
 def test_glu_limits(dtype, isa):
     for a, b, y in (
         (2, INF, 2),

@@ -7,6 +7,20 @@
 namespace pynn::PYNN_ISA {
 namespace {
 
+// log(1 + s) for s >= 0, to 2^-43 of it
+PYNN_INLINE double short_log_of_one_plus(double s) {
+    using V = vec<double>;
+    using C = ExpConstants<double>;
+    constexpr double half_root = 0x1.6a09e667f3bcdp-1;
+    const V total = splat<V>(1 + s);
+    const ints<V> exponent = (bits(total) - bits(splat<V>(half_root))) >> C::mantissa;
+    const V down = as<V>((C::bias - exponent) << C::mantissa);
+    const V over = select(exponent == 0, splat<V>(s), fma(total, down, splat<V>(-1))); // sqrt(1/2) - 1 ... sqrt(2) - 1
+    const V z = over / (2 + over), square = z * z;
+    const V log = fma(z * square, polynomial(square, AtanhConstants::short_tail), z);
+    return fma(convert<V>(exponent), splat<V>(C::ln2), 2 * log)[0];
+}
+
 // log(1 + s) for s >= 0
 PYNN_INLINE Parts<double> log_of_one_plus(double s, double s_low) {
     using V = vec<double>;
@@ -41,79 +55,115 @@ template <class T> struct LogSum {
     }
 };
 
-// sum(exp(x - greatest)) - 1. The greatest elements of the first group of 16 that has one, and of the last, partial one, are
-// counted, so that a small rest keeps its digits.
-template <class T> PYNN_INLINE Parts<double> sum_of_others(const T *x, std::size_t n, T greatest) {
-    using V = vec<T>;
-    constexpr std::size_t vectors = partial_results / width<T>, step = many_groups<T> * partial_results;
+// sum(exp(x - greatest)) - 1. Greatest elements are counted, so that a small rest keeps its digits: the first partial
+// result that they make 1 or more gives them back. Exact: the sums are of use however small the rest is.
+template <bool Exact> PYNN_INLINE double sum_of_others(const float *x, std::size_t n, float greatest) {
+    using V = vec<float>;
+    constexpr std::size_t vectors = partial_results / width<float>;
+    constexpr float start = Exact ? 0 : 2 * RowTerms::scale; // above every term, so that fast_two_sum() is exact
+    const RowTerms term(greatest);
+    PartialSums<float> sums;
+    V highs[vectors], errors[vectors], lows[vectors], count = {};
+    const auto clear = [&]() __attribute__((always_inline)) {
+        for (V &v : highs) v = splat<V>(start);
+        for (std::size_t j = 0; j < vectors; ++j) errors[j] = lows[j] = V{};
+    };
+    clear();
+    for_groups(
+        n,
+        [&](auto groups, std::size_t i, std::size_t lanes) __attribute__((always_inline)) {
+            const Block<float, groups> block(x + i, lanes, -__builtin_inff());
+            for (const auto &group : block.v)
+                for (std::size_t j = 0; j < vectors; ++j) {
+                    const Term<V> t = term(group[j]);
+                    const Parts<V> added = Exact ? two_sum(highs[j], t.high) : fast_two_sum(highs[j], t.high);
+                    highs[j] = added.high;
+                    errors[j] += added.low;
+                    lows[j] = fma(t.low, t.scale, lows[j]);
+                }
+        },
+        [&]() __attribute__((always_inline)) {
+            for (V &v : highs) {
+                const V one = select(v >= start + RowTerms::scale, splat<V>(RowTerms::scale), V{});
+                v -= one + start; // exact
+                count += one;
+            }
+            sums.add(highs);
+            sums.add(errors);
+            sums.add(lows);
+            clear();
+        });
+    double others, low;
+    sums.total(&others, &low);
+    const float counted =
+        folded(count, [](auto a, auto b) { return a + b; }, std::make_index_sequence<width<float> / 2>());
+    constexpr double scale = RowTerms::scale;
+    return (others + (static_cast<double>(counted) - scale)) * (1 / scale);
+}
+// As many greatest elements as the first group of 16 that has one holds, and the last, partial one, are counted.
+PYNN_INLINE Parts<double> sum_of_others(const double *x, std::size_t n, double greatest) {
+    using V = vec<double>;
+    constexpr std::size_t vectors = partial_results / width<double>;
     const std::size_t whole = n - n % partial_results;
     std::size_t at = 0;
-    while (at < whole && !any(load<V>(x + at) == splat<V>(greatest))) at += width<T>;
+    while (at < whole && !any(load<V>(x + at) == splat<V>(greatest))) at += width<double>;
     at -= at % partial_results;
-    V count[1] = {};
-    const auto others = [&](V v, V term) __attribute__((always_inline)) {
-        const auto is_greatest = v == splat<V>(greatest);
-        count[0] += select(is_greatest, 1 - V{}, V{});
-        return select(is_greatest, V{}, term);
-    };
-    PartialSums<T> sums;
+    V count = {};
+    PartialSums<double> sums;
     Parts<double> total;
-    with_exponentials(greatest, [&](auto exp) __attribute__((always_inline)) {
-        T terms[softmax_block];
-        for (std::size_t from = 0; from < whole; from += softmax_block) {
-            const std::size_t length = whole - from < softmax_block ? whole - from : softmax_block;
-            V low[vectors] = {};
-            std::size_t i = 0;
-            for (; i + step <= length; i += step) {
-                const Block<T, many_groups<T>> block(x + from + i, step, 0);
-                for (std::size_t j = 0; j < step / width<T>; ++j)
-                    store(terms + i + j * width<T>, exp.term(block.v[j / vectors][j % vectors], low[j % vectors]));
+    for (std::size_t i = 0; i < n; i += partial_results) {
+        const Block<double> block(x + i, n - i < partial_results ? n - i : partial_results, -__builtin_inf());
+        V e[vectors];
+        for (std::size_t j = 0; j < vectors; ++j) e[j] = exp_of_difference(block.v[0][j], splat<V>(greatest));
+        if (i == at || i == whole)
+            for (std::size_t j = 0; j < vectors; ++j) {
+                const auto is_greatest = block.v[0][j] == splat<V>(greatest);
+                count += select(is_greatest, 1 - V{}, V{});
+                e[j] = select(is_greatest, V{}, e[j]);
             }
-            for (; i < length; i += width<T>)
-                store(terms + i, exp.term(load<V>(x + from + i), low[i % partial_results / width<T>]));
-            if (at - from < length)
-                for (std::size_t j = 0; j < partial_results; j += width<T>) {
-                    T *const p = terms + (at - from) + j;
-                    store(p, others(load<V>(x + at + j), load<V>(p)));
-                }
-            sums.add(terms, length);
-            if constexpr (by_table<V>) sums.add(low);
-        }
-        if (whole < n) {
-            Block<T> block(x + whole, n - whole, -static_cast<T>(__builtin_inf()));
-            V low[vectors] = {};
-            for (std::size_t j = 0; j < vectors; ++j)
-                block.v[0][j] = others(block.v[0][j], exp.term(block.v[0][j], low[j]));
-            sums.add(block.v[0]);
-            if constexpr (by_table<V>) sums.add(low);
-        }
-        sums.total(&total.high, &total.low);
-        total.high *= 1 / exp.scale;
-    });
-    const T counted = folded(count, [](auto a, auto b) { return a + b; });
-    const Parts<double> sum = two_sum(static_cast<double>(counted) - 1, total.high);
+        sums.add(e);
+    }
+    sums.total(&total.high, &total.low);
+    const double counted =
+        folded(count, [](auto a, auto b) { return a + b; }, std::make_index_sequence<width<double> / 2>());
+    const Parts<double> sum = two_sum(counted - 1, total.high);
     return {sum.high, sum.low + total.low};
 }
 
-template <class T> PYNN_INLINE LogSum<T> log_sum(const T *x, std::size_t n) {
-    const T greatest = greatest_of_row(x, n);
-    Parts<double> others = {0, 0};
-    if (greatest - greatest == 0)
-        others = sum_of_others(x, n, greatest);
-    else // infinite; or NaN
-        for (std::size_t i = 0; i < n; ++i)
-            if (x[i] != x[i]) others.high = static_cast<double>(x[i]);
-    return {greatest, log_of_one_plus(others.high, others.low)};
+PYNN_INLINE Parts<double> log_of_sum(const float *x, std::size_t n, float greatest) {
+    double others = sum_of_others<false>(x, n, greatest);
+    if (others < 0x1p-14) others = sum_of_others<true>(x, n, greatest);
+    return {short_log_of_one_plus(others), 0};
+}
+PYNN_INLINE Parts<double> log_of_sum(const double *x, std::size_t n, double greatest) {
+    const Parts<double> others = sum_of_others(x, n, greatest);
+    return log_of_one_plus(others.high, others.low);
+}
+template <class T> PYNN_INLINE LogSum<T> log_sum(const T *x, std::size_t n, T greatest) {
+    if (greatest - greatest == 0) return {greatest, log_of_sum(x, n, greatest)};
+    double nan = 0; // of an infinite row
+    for (std::size_t i = 0; i < n; ++i)
+        if (x[i] != x[i]) nan = static_cast<double>(x[i]);
+    return {greatest, {nan, 0}};
 }
 
 template <class T> void log_softmax_row(const T *x, T *y, std::size_t n) {
     using V = vec<T>;
     if (n == 0) return;
-    const Parts<double> sum = log_sum(x, n).whole();
+    const Extremes<T> extremes = extremes_of_row<true>(x, n);
+    const Parts<double> sum = log_sum(x, n, extremes.greatest).whole();
     const T high = static_cast<T>(sum.high), low = static_cast<T>((sum.high - static_cast<double>(high)) + sum.low);
+    if (0 < high && high < static_cast<T>(0x1p+126f) && -high <= extremes.least) { // |x| <= high: as below, but shorter
+        const auto f = [&](V v) __attribute__((always_inline)) {
+            const V difference = v - high, error = v - (difference + high);
+            return difference + (error - low);
+        };
+        map<many_vectors<T>>(n, y, f, x);
+        return;
+    }
     const V least = splat<V>(static_cast<T>(sizeof(T) == 4 ? -0x1.fffffep+127 : -0x1.fffffffffffffp+1023));
     const auto f = [&](V v) __attribute__((always_inline)) {
-        Parts<V> difference = two_sum(v, splat<V>(-high));
+        const Parts<V> difference = two_sum(v, splat<V>(-high));
         return difference.high + maximum(difference.low - low, least); // which takes the place of a NaN: of infinities
     };
     map<many_vectors<T>>(n, y, f, x);
@@ -124,7 +174,7 @@ template <class T> void logsumexp_row(const T *x, T *y, std::size_t n) {
         *y = -static_cast<T>(__builtin_inf());
         return;
     }
-    const Parts<double> sum = log_sum(x, n).whole();
+    const Parts<double> sum = log_sum(x, n, greatest_of_row(x, n)).whole();
     *y = static_cast<T>(sum.low - sum.low == 0 ? sum.high + sum.low : sum.high);
 }
 

@@ -58,10 +58,10 @@ template <> struct PartialSums<float> {
         for (std::size_t i = 0; i < n; i += partial_results)
             for (std::size_t j = 0; j < vectors; ++j) sum[j] += load_wide(terms + i + j * wide_lanes);
     }
-    PYNN_INLINE void add(const Group &terms) {
+    PYNN_INLINE void add(const Group &terms, double less = 0) { // than they are
         for (std::size_t j = 0; j < vectors / 2; ++j) {
-            sum[2 * j] += as_doubles(half_of<false>(terms[j]));
-            sum[2 * j + 1] += as_doubles(half_of<true>(terms[j]));
+            sum[2 * j] += as_doubles(half_of<false>(terms[j])) - less;
+            sum[2 * j + 1] += as_doubles(half_of<true>(terms[j])) - less;
         }
     }
     PYNN_INLINE void total(double *high, double *low) const {
@@ -134,89 +134,94 @@ template <bool AnySign = false, class V> PYNN_INLINE V exp_of_difference(V x, V 
     }
 }
 
-// A row of float32 whose greatest element is less has a float between 132 and 140 below it. What is less than that is taken
-// as that: its exponential is 0 too. Elsewhere differences are exact, or so great.
-constexpr float near_limit = 0x1p+26f, far_below = 136.0f;
+// 2^80 e^t = high + low scale, with high a power of 2^(1/8), low a tenth of high / scale or less, and scale a power of 2
+template <class V> struct Term {
+    V high, low, scale;
 
-// exp(x - greatest) of a row; Near: the greatest element is below near_limit, of either sign
-template <class T, bool Near> struct Exponentials;
+    PYNN_INLINE V rounded() const { return fma(low, scale, high); }
+};
 
-template <bool Near> struct Exponentials<float, Near> {
+// The terms of a row, of x - greatest. Both are reduced by a multiple of ln(2) / 8 before they are subtracted, which leaves
+// less to round; the greatest element's term is 2^80. A row whose greatest element is far from 0 is subtracted first, which is
+// exact. What is less than the greatest element by far_below is taken as that: its exponential is 0 too.
+struct RowTerms {
     using V = vec<float>;
-    V greatest, lowest;
+    static constexpr float near_limit = 512, far_below = 136, scale = 0x1p+80f;
+    // (e^r - 1 - r) / r^2, |r| <= ln(2) / 8; 2^-27 of e^r
+    static constexpr float tail[] = {0x1.000006p-1f, 0x1.557202p-3f, 0x1.5520cap-5f};
+    V shift, least, round, rest;
 
-    PYNN_INLINE explicit Exponentials(float from) : greatest(splat<V>(from)), lowest(splat<V>(from - far_below)) {}
-    PYNN_INLINE ReducedByEighths<V> reduced(V x) const {
-        Parts<V> difference = Near ? two_sum(maximum(lowest, x), -greatest) : whole(at_least(-far_below, x - greatest));
-        return reduced_by_eighths(difference.high, difference.low);
+    PYNN_INLINE explicit RowTerms(float greatest) {
+        const V from = splat<V>(greatest);
+        shift = select(magnitude(from) < near_limit, V{}, from);
+        const V t = from - shift;
+        least = t - far_below;
+        round = power_round - (fma(t, splat<V>(EighthConstants::per_unit), splat<V>(power_round)) - power_round);
+        rest = reduced(t).r;
     }
-    PYNN_INLINE V operator()(V x) const {
-        ShortExponential<V> e = short_exp(reduced(x));
-        return e.power.down(rounded(e.mantissa));
+    PYNN_INLINE Term<V> operator()(V x) const {
+        const ReducedByEighths<V> t = reduced(maximum(least, x - shift));
+        const V r = t.r - rest, p = fma(r * r, polynomial(r, tail), r);
+        const V high = look_up_eighth<V>(eighths_high, bits(t.z));
+        const V power = as<V>((bits(t.z) & ~7) << 20); // as Power::down() has it
+        return {high * power, fma(high, p, look_up_eighth<V>(eighths_low, bits(t.z))), power};
     }
-    // 2^80 exp(x - greatest) in two parts: the greater one, a power of 2^(1/8), is returned; the other, 1/16 of it or less, is
-    // added to low
-    static constexpr double scale = 0x1p+80;
-    PYNN_INLINE V term(V x, V &low) const {
-        ReducedByEighths<V> t = reduced(x);
-        V power = as<V>((bits(t.z) & ~7) << 20); // as Power::down() has it
-        V high = look_up_eighth<V>(eighths_high, bits(t.z)) * power;
-        low = fma(look_up_eighth<V>(eighths_low, bits(t.z)), power, low);
-        low = fma(high, expm1_of_rest(t.r), low);
-        return high;
+
+  private:
+    PYNN_INLINE ReducedByEighths<V> reduced(V t) const {
+        using C = EighthConstants;
+        const V z = fma(t, splat<V>(C::per_unit), round), n = z - round;
+        return {z, fma(n, splat<V>(-C::low), fma(n, splat<V>(-C::high), t))};
     }
 };
-template <bool Near> struct Exponentials<double, Near> {
-    using V = vec<double>;
-    V greatest;
 
-    PYNN_INLINE explicit Exponentials(double from) : greatest(splat<V>(from)) {}
-    PYNN_INLINE V operator()(V x) const { return exp_of_difference(x, greatest); }
-    static constexpr double scale = 1; // sums have digits to spare
-    PYNN_INLINE V term(V x, V &) const { return (*this)(x); }
+template <class T> struct Extremes {
+    T greatest, least; // least: greatest, unless it was asked for
 };
-// f(the exponentials of a row)
-template <class T, class F> PYNN_INLINE void with_exponentials(T greatest, F f) {
-    if (sizeof(T) == 8 || (-near_limit < greatest && greatest < near_limit))
-        f(Exponentials<T, true>(greatest));
-    else
-        f(Exponentials<T, false>(greatest));
-}
-
-template <class V> PYNN_INLINE V larger(V v, V other) {
-    if constexpr (by_table<V>)
-        return maximum(v, other);
-    else
-        return select(v > other, v, other);
-}
-// Of several vectors; NaN may be passed over.
-template <class V, std::size_t vectors> PYNN_INLINE element<V> greatest_lane(const V (&v)[vectors]) {
-    return folded(v, [](auto a, auto b) { return b > a ? b : a; });
-}
-// NaN may be passed over, but for one at the start
-template <class T> PYNN_INLINE T greatest_of_row(const T *x, std::size_t n) {
+// Of n > 0 elements. NaN may be passed over, but for one at the start.
+template <bool Both = false, class T> PYNN_INLINE Extremes<T> extremes_of_row(const T *x, std::size_t n) {
     using V = vec<T>;
-    if (n <= partial_results) return greatest_lane(Block<T>(x, n, -static_cast<T>(__builtin_inf())).v[0]);
     constexpr std::size_t chains = 4; // maxima that do not wait for each other
-    V best[chains];
-    for (V &v : best) v = splat<V>(x[0]);
+    V high[chains], low[chains];
+    for (std::size_t c = 0; c < chains; ++c) high[c] = low[c] = splat<V>(x[0]);
+    const auto take = [&](V v, std::size_t c) __attribute__((always_inline)) {
+        high[c] = maximum(v, high[c]);
+        if constexpr (Both) low[c] = minimum(v, low[c]);
+    };
     std::size_t i = 0;
     for (; i + chains * width<T> <= n; i += chains * width<T>)
-        for (std::size_t c = 0; c < chains; ++c) best[c] = larger(load<V>(x + i + c * width<T>), best[c]);
+        for (std::size_t c = 0; c < chains; ++c) take(load<V>(x + i + c * width<T>), c);
     for (; i < n; i += width<T>) {
         const std::size_t rest = n - i;
-        best[0] = larger(rest < width<T> ? load_first<V>(x + i, rest, x[0]) : load<V>(x + i), best[0]);
+        take(rest < width<T> ? load_first<V>(x + i, rest, x[0]) : load<V>(x + i), 0);
     }
-    const V two[] = {larger(best[0], best[1]), larger(best[2], best[3])}, one[] = {larger(two[0], two[1])};
-    return greatest_lane(one);
+    const auto greater = [](auto a, auto b) __attribute__((always_inline)) { return b > a ? b : a; };
+    const auto less = [](auto a, auto b) __attribute__((always_inline)) { return b < a ? b : a; };
+    const T greatest = folded(high, greater);
+    return {greatest, Both ? folded(low, less) : greatest};
 }
+template <class T> PYNN_INLINE T greatest_of_row(const T *x, std::size_t n) { return extremes_of_row(x, n).greatest; }
 
-template <class T>
-constexpr std::size_t many_groups =
-    many_vectors<T> * width<T> > partial_results ? many_vectors<T> * width<T> / partial_results : 1;
+// Elements of float32 between additions to the partial results
+constexpr std::size_t softmax_block = 512;
 
-// In the first-level cache: sums that wait for no exponential are faster read from there.
-constexpr std::size_t softmax_block = 256;
+// f(count of groups of 16, first element, elements), then after each block end()
+template <class F, class G> PYNN_INLINE void for_groups(std::size_t n, F f, G end) {
+    using One = std::integral_constant<std::size_t, 1>;
+    using Two = std::integral_constant<std::size_t, 2>;
+    for (std::size_t i = 0; i < n; end()) {
+        const std::size_t stop = n - i < softmax_block ? n : i + softmax_block;
+        for (; i + 2 * partial_results <= stop; i += 2 * partial_results) f(Two(), i, 2 * partial_results);
+        if (i + partial_results <= stop) {
+            f(One(), i, partial_results);
+            i += partial_results;
+        }
+        if (i < stop) {
+            f(One(), i, stop - i);
+            i = stop;
+        }
+    }
+}
 
 // 1 / (total + total_low) in two parts
 template <class V> PYNN_INLINE Parts<V> reciprocal_of_sum(double total, double total_low) {
@@ -232,38 +237,65 @@ template <class T> struct SoftmaxSum {
     double total; // of exp(x - greatest)
 };
 
+// y = c exp(x - greatest); their sum, times c
+PYNN_INLINE void exponentials_of_row(const float *x, float *y, std::size_t n, float greatest, double *sum,
+                                     double *low) {
+    using V = vec<float>;
+    constexpr std::size_t vectors = partial_results / width<float>;
+    constexpr float start = 2 * RowTerms::scale; // above every term, so that fast_two_sum() is exact
+    const RowTerms term(greatest);
+    PartialSums<float> sums;
+    V highs[vectors], lows[vectors];
+    const auto clear = [&]() __attribute__((always_inline)) {
+        for (V &v : highs) v = splat<V>(start);
+        for (V &v : lows) v = V{};
+    };
+    clear();
+    for_groups(
+        n,
+        [&](auto groups, std::size_t i, std::size_t lanes) __attribute__((always_inline)) {
+            Block<float, groups> block(x + i, lanes, -__builtin_inff());
+            for (auto &group : block.v)
+                for (std::size_t j = 0; j < vectors; ++j) {
+                    const Term<V> t = term(group[j]);
+                    const Parts<V> added = fast_two_sum(highs[j], t.high);
+                    highs[j] = added.high;
+                    lows[j] = fma(t.low, t.scale, lows[j]) + added.low;
+                    group[j] = t.rounded();
+                }
+            block.store_to(y + i, lanes);
+        },
+        [&]() __attribute__((always_inline)) {
+            sums.add(highs, start);
+            sums.add(lows);
+            clear();
+        });
+    sums.total(sum, low);
+}
+PYNN_INLINE void exponentials_of_row(const double *x, double *y, std::size_t n, double greatest, double *sum,
+                                     double *low) {
+    using V = vec<double>;
+    PartialSums<double> sums;
+    for (std::size_t i = 0; i < n; i += partial_results) {
+        const std::size_t lanes = n - i < partial_results ? n - i : partial_results;
+        Block<double> block(x + i, lanes, -__builtin_inf());
+        for (V &v : block.v[0]) v = exp_of_difference(v, splat<V>(greatest));
+        sums.add(block.v[0]);
+        block.store_to(y + i, lanes);
+    }
+    sums.total(sum, low);
+}
+
 template <class T> PYNN_INLINE SoftmaxSum<T> softmax_row_sum(const T *x, T *y, std::size_t n) {
     using V = vec<T>;
     if (n == 0) return {};
-    constexpr T lowest = -static_cast<T>(__builtin_inf());
     const T greatest = greatest_of_row(x, n);
-    PartialSums<T> sums;
-    const std::size_t whole = n - n % partial_results;
-    with_exponentials(greatest, [&](auto exp) __attribute__((always_inline)) {
-        const auto add_group = [&](std::size_t i, std::size_t lanes) __attribute__((always_inline)) {
-            Block<T> block(x + i, lanes, lowest);
-            for (V &v : block.v[0]) v = exp(v);
-            sums.add(block.v[0]);
-            block.store_to(y + i, lanes);
-        };
-        for (std::size_t i = 0; i < whole;) {
-            if constexpr (by_table<V>) {
-                const std::size_t count = whole - i < softmax_block ? whole - i : softmax_block;
-                map<many_vectors<T>>(count, y + i, exp, x + i);
-                sums.add(y + i, count);
-                i += count;
-            } else {
-                add_group(i, partial_results);
-                i += partial_results;
-            }
-        }
-        if (whole < n) add_group(whole, n - whole);
-    });
     double total, total_low;
-    sums.total(&total, &total_low);
+    exponentials_of_row(x, y, n, greatest, &total, &total_low);
     const Parts<V> inverse = reciprocal_of_sum<V>(total, total_low);
     const auto scaled = [&](V e) __attribute__((always_inline)) { return fma(e, inverse.high, e * inverse.low); };
     map<many_vectors<T>>(n, y, scaled, y);
+    if constexpr (by_table<V>) total *= 1 / static_cast<double>(RowTerms::scale);
     return {greatest, total};
 }
 

@@ -18,7 +18,7 @@ template <> struct ExpConstants<float> {
 };
 template <> struct ExpConstants<double> {
     static constexpr double log2_e = 0x1.71547652b82fep+0, round = 0x1.8p+52;
-    static constexpr double ln2_high = 0x1.62e42fefa38p-1, ln2_low = 0x1.ef35793c7673p-45;
+    static constexpr double ln2_high = 0x1.62e42fefa38p-1, ln2_low = 0x1.ef35793c7673p-45, ln2 = 0x1.62e42fefa39efp-1;
     static constexpr double least = -746.0, lowest = -800.0, greatest = 710.0;
     static constexpr double least_exponent = -140.0;
     static constexpr int mantissa = 52, bias = 1023;
@@ -35,6 +35,9 @@ struct AtanhConstants {
                                       0x1.c71c71be87e28p-4, 0x1.745d19a7a4c7ap-4, 0x1.3b134eaee1bb3p-4,
                                       0x1.111af5adf2d74p-4, 0x1.e09d38291e8f3p-5, 0x1.bc638c4d2d9efp-5,
                                       0x1.32255803cf977p-5, 0x1.40c87651e251ep-4};
+    // the same on |z| <= 3 - sqrt(8), 2^-45 of atanh(z)
+    static constexpr double short_tail[] = {0x1.555555561fb03p-2, 0x1.999996a503fddp-3, 0x1.249413e1e7328p-3,
+                                            0x1.c62a6384190d3p-4, 0x1.91203ff42d483p-4};
 };
 
 // Phi(-a) exp(a^2 / 2) = u P(1 - 2 u) with u = K / (K + a), 0 <= a <= limit; P's first coefficients in two parts
