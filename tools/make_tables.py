@@ -23,6 +23,7 @@ class Table(NamedTuple):
     bits: int  # parts of an octave, log2
     functions: tuple  # (f, greatest a)
     least: float = 0  # errors are relative to no less than this, where a function crosses 0
+    first_bits: int = 24  # of the first coefficient's high part
 
 
 def sigmoid(a):
@@ -64,9 +65,10 @@ TABLES = [
     Table(
         "gelu_table",
         "Phi(-a) e^(a^2 / 2); Phi(a)",
-        4,
-        3,
+        1,
+        2,
         ((normal_tail, 16), (mp.ncdf, 6)),
+        first_bits=12,
     ),
     Table(
         "gelu_slope_table",
@@ -147,12 +149,17 @@ def minimax(f, centre, half, fixed, least):
     return coefficients
 
 
-def row(f, low, width, least):
+def rounded(x, bits):
+    mantissa, exponent = mp.frexp(x)
+    return np.float32(mp.ldexp(mp.nint(mp.ldexp(mantissa, bits)), exponent - bits))
+
+
+def row(f, low, width, least, first_bits):
     centre, half = low + width / 2, width / 2
     fixed = []
     for _ in range(2):  # c1, then the rest with c1 as float32 has it; c0 has two parts
         coefficients = minimax(f, centre, half, fixed, least)
-        c0 = np.float32(coefficients[0])
+        c0 = rounded(coefficients[0], first_bits)
         c0_low = np.float32(coefficients[0] - mp.mpf(float(c0)))
         fixed = [
             mp.mpf(float(c0)) + mp.mpf(float(c0_low)),
@@ -195,7 +202,7 @@ def main():
         for f, greatest in table.functions:
             starts.append(len(rows))
             for low, width in intervals(table, greatest):
-                coefficients, error = row(f, low, width, table.least)
+                coefficients, error = row(f, low, width, table.least, table.first_bits)
                 rows.append(coefficients)
                 worst = max(worst, error)
         assert len(rows) <= ROWS, (table.name, len(rows))
