@@ -569,4 +569,30 @@ inline constexpr Table softplus_table = {
     },
 };
 
+// Of a, by half octaves of a + 1: row i is what that number's bits >> 22, modulo 8, say. Each column is a vector to look
+// up in: the centre, the value there, the coefficients of (f - value) / d.
+inline constexpr std::size_t half_octave_columns = 10;
+using HalfOctaves = float[half_octave_columns][8];
+
+// tanh(a), near 0 f(a) / a - 1; 2^-27.3
+inline constexpr HalfOctaves tanh_halves = {
+    {0x1.85ea3ep+0f, 0x1.42c44cp+1f, 0x1.fa4a7ap+1f, 0x1.829cep+2f, 0x1.fe2804p+2f, 0, 0, 0x1.774706p-1f},
+    {0x1.d1878ep-1f, 0x1.f96f44p-1f, 0x1.ff9fe4p-1f, 0x1.fffe84p-1f, 0x1.fffff8p-1f, 0, 0, 0x1.3fefa4p-1f},
+    {0x1.62e48ap-3f, 0x1.a17d5ap-6f, 0x1.804a3cp-10f, 0x1.7bfd7p-16f, 0x1.fffd1cp-22f, 0, 0, 0x1.381472p-1f},
+    {-0x1.42ae62p-3f, -0x1.9c22e6p-6f, -0x1.80057p-10f, -0x1.7bf926p-16f, -0x1.0008e8p-21f, 0, 0x1.8e869cp-24f,
+     -0x1.86059cp-2f},
+    {0x1.5e32b4p-4f, 0x1.0baf52p-6f, 0x1.ff74bcp-11f, 0x1.fae1a6p-17f, 0x1.557ca6p-22f, 0, -0x1.5556cp-2f,
+     0x1.1d4edap-5f},
+    {-0x1.9d49f2p-6f, -0x1.fb7a8cp-8f, -0x1.fd9a18p-12f, -0x1.fb3a4cp-18f, -0x1.5486acp-23f, 0, 0x1.c1e38ap-14f,
+     0x1.aee31cp-4f},
+    {-0x1.c77af4p-10f, 0x1.6ac45cp-9f, 0x1.929bf2p-13f, 0x1.91b598p-19f, 0x1.0ecfeep-24f, 0, 0x1.0ef64ep-3f,
+     -0x1.05836p-4f},
+    {0x1.ad126ap-8f, -0x1.74e708p-11f, -0x1.0c149p-14f, -0x1.08c50ap-20f, -0x1.763008p-26f, 0, 0x1.62c656p-8f,
+     -0x1.d9df1p-9f},
+    {-0x1.e29bap-9f, 0x1.23b948p-14f, 0x1.48f36p-16f, 0x1.5b86f6p-22f, 0x1.d266ap-28f, 0, -0x1.202efp-4f,
+     0x1.7d1626p-6f},
+    {0x1.941b3cp-11f, 0x1.872a2cp-15f, -0x1.1c2644p-18f, -0x1.77e0f6p-24f, -0x1.6588ecp-30f, 0, 0x1.c63d2ep-6f,
+     -0x1.53a4b6p-7f},
+};
+
 } // namespace pynn

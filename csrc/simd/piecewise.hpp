@@ -173,26 +173,18 @@ template <class V> PYNN_INLINE Parts<V> reciprocal(V d) {
     return {r, r * fma(-d, r, 1 - V{})};
 }
 
-// tanh(a) for a >= 0: below 1 a polynomial, from there on 1 - 2 / (e^2a + 1), which loses little of the quotient's error
-struct TanhConstants {
-    static constexpr float near = 1, greatest = 10;
-    static constexpr float per_unit = 0x1.715476p+1f, ln2_half = 0x1.62e43p-2f; // 2 log2(e)
-    static constexpr float round = 0x1.8p+23f + 127;                            // leaves a biased exponent
-    static constexpr float small[] = {
-        -0x1.55553cp-2f, 0x1.110be4p-3f, -0x1.b9623ap-5f, 0x1.6009a4p-6f,
-        -0x1.045fdep-7f, 0x1.2d9f82p-9f, -0x1.77caa4p-12f}; // (tanh(a) / a - 1) / a^2, in a^2; 2^-27.6
-    static constexpr float power[] = {
-        0x1p+1f,        0x1.ffffacp+0f, 0x1.5554aep+0f,
-        0x1.559b44p-1f, 0x1.122942p-2f, 0x1.391176p-4f}; // (e^2r - 1) / r, |r| <= ln(2) / 4; 2^-26.1 of e^2r
-};
+// The row of a half octave, for look_up_eighth: its last three bits
+template <class V> PYNN_INLINE ints<V> half_octave_row(V a) { return bits(a + 1) >> 22; }
+
+// tanh(a) for a >= 0
 template <class V> PYNN_INLINE V short_tanh(V a) {
-    using C = TanhConstants;
-    a = at_most(C::greatest, a);
-    V square = a * a, small = fma(a * square, polynomial(square, C::small), a);
-    V z = fma(a, splat<V>(C::per_unit), splat<V>(C::round));
-    V r = fma(z - C::round, splat<V>(-C::ln2_half), a), scale = as<V>(bits(z) << 23);
-    V large = 1 - 2 / fma(scale * r, polynomial(r, C::power), 1 + scale);
-    return select(a < C::near, small, large);
+    constexpr float greatest = 9.25f, near = 0.5f; // below near the table is of tanh(a) / a - 1
+    a = at_most(greatest, a);
+    ints<V> row = half_octave_row(a);
+    V d = a - look_up_eighth<V>(tanh_halves[0], row), p = look_up_eighth<V>(tanh_halves[9], row);
+#pragma GCC unroll 8
+    for (std::size_t i = 8; i > 1; --i) p = fma(p, d, look_up_eighth<V>(tanh_halves[i], row));
+    return fma(p, d, select(a < near, a, look_up_eighth<V>(tanh_halves[1], row)));
 }
 
 // The table's function of |x|, of two: for x <= 0 and for x > 0
