@@ -173,18 +173,16 @@ template <class V> PYNN_INLINE Parts<V> reciprocal(V d) {
     return {r, r * fma(-d, r, 1 - V{})};
 }
 
-// The row of a half octave, for look_up_eighth: its last three bits
-template <class V> PYNN_INLINE ints<V> half_octave_row(V a) { return bits(a + 1) >> 22; }
-
 // tanh(a) for a >= 0
 template <class V> PYNN_INLINE V short_tanh(V a) {
-    constexpr float greatest = 9.25f, near = 0.5f; // below near the table is of tanh(a) / a - 1
+    constexpr float greatest = 9.25f, near = 1.5f; // where the sum is below near the table is of tanh(a) / a - 1
     a = at_most(greatest, a);
-    ints<V> row = half_octave_row(a);
+    V sum = a + 1;
+    ints<V> row = bits(sum) >> 22;
     V d = a - look_up_eighth<V>(tanh_halves[0], row), p = look_up_eighth<V>(tanh_halves[9], row);
 #pragma GCC unroll 8
     for (std::size_t i = 8; i > 1; --i) p = fma(p, d, look_up_eighth<V>(tanh_halves[i], row));
-    return fma(p, d, select(a < near, a, look_up_eighth<V>(tanh_halves[1], row)));
+    return fma(p, d, select(sum < near, a, look_up_eighth<V>(tanh_halves[1], row)));
 }
 
 // The table's function of |x|, of two: for x <= 0 and for x > 0
