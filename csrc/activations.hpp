@@ -202,8 +202,8 @@ template <class V> PYNN_INLINE V gated(V x, element<V> limit, BiasedExponential<
 }
 // dy e slope, both loose; below -limit it is 0. Neither does dy times the slope overflow nor the slope lose bits.
 template <class V> PYNN_INLINE V gated_backward(V dy, V x, element<V> limit, BiasedExponential<V> e, Parts<V> slope) {
-    V s = e.first() * rounded_loose_product(e.mantissa, slope);
-    return passed_above(-limit, e.second() * (dy * s), dy, x);
+    V s = e.first(rounded_loose_product(e.mantissa, slope));
+    return passed_above(-limit, e.second(dy * s), dy, x);
 }
 
 // x sigmoid(z) with z of the sign of x, both in bounds; slope = sigmoid(z) (1 + w sigmoid(-z)), w = x dz/dx
@@ -232,38 +232,40 @@ template <class V, bool = by_table<V>> struct Logistic {
     PYNN_INLINE V backward(V dy, V x, element<V> limit, V w) const { return backward(dy, x, limit, whole(w)); }
 };
 
-// The slope is r (1 + w g) right of 0 and g (1 - |w| r) left of it, with r and g = 1 - r the values at |z| and -|z|.
 template <class V> struct Logistic<V, true> {
     BiasedExponential<V> e; // exp(-|z|)
-    V r, rest, g;           // 1 / (1 + exp(-|z|)) is r (1 + rest); g = 1 - r
 
-    PYNN_INLINE explicit Logistic(V z) : e(biased_exp(negative_magnitude(z))) { divide(); }
+    PYNN_INLINE explicit Logistic(BiasedExponential<V> e) : e(e) {}
+    PYNN_INLINE explicit Logistic(V z) : e(biased_exp(negative_magnitude(z))) {}
     PYNN_INLINE explicit Logistic(Parts<V> z)
-        : e(biased_exp(negative_magnitude(z.high), as<V>(bits(z.low) ^ (~bits(z.high) & sign_bits<V>())))) {
-        divide();
-    }
-    // scale (high + low) is the value at x times up
+        : e(biased_exp(negative_magnitude(z.high), as<V>(bits(z.low) ^ (~bits(z.high) & sign_bits<V>())))) {}
+    // scale (high + low r) is the value at x: low is what high (1 + exp(-|z|)) lacks of the numerator
     struct Gate {
-        V scale, high, low;
+        Scale scale;
+        V high, low, r;
     };
     PYNN_INLINE Gate gate(V x) const {
+        V power = e.scale.number(), r = 1 / fma(power, rounded(e.mantissa), 1 - V{});
         auto negative = x < 0;
-        V high = select(negative, e.mantissa.high, 1 - V{});
-        return {r * select(negative, e.scale_up(), splat<V>(BiasedExponential<V>::up)), high,
-                fma(rest, high, select(negative, e.mantissa.low, V{}))};
+        Parts<V> top = select(negative, e.mantissa, whole(1 - V{}));
+        V high = top.high * r, q = high * power;
+        V low = fma(-q, e.mantissa.high, top.high - high) + fma(-q, e.mantissa.low, top.low);
+        return {select(negative, e.scale, Scale::one()), high, low, r};
     }
     PYNN_INLINE V at(V x) const {
         Gate f = gate(x);
-        return BiasedExponential<V>::down * fma(f.scale, f.high, f.scale * f.low);
+        return f.scale.times(fma(f.low, f.r, f.high));
     }
+    // x is not below -limit; above it the gate is 1
     PYNN_INLINE V times(V x, element<V> limit) const {
         Gate f = gate(x);
-        V bounded = at_least(-far<float>, x), p = bounded * f.scale, p_low = fma(bounded, f.scale, -p);
-        V y = BiasedExponential<V>::down * fma(p, f.high, fma(p, f.low, p_low * f.high));
-        return select(x > limit, x, with_sign_of(y, x));
+        return select(x > limit, x, f.scale.times(fma(x, f.high, x * (f.low * f.r))));
     }
+    // The slope is r (1 + w g) right of 0 and g (1 - |w| r) left of it, with r and g = 1 - r the values at |z| and -|z|.
     template <class W> PYNN_INLINE V backward(V dy, V x, element<V> limit, W w) const {
-        V t = r * rest, h = g - t, h_low = (g - h) - t; // the value at -|z|
+        V power = e.scale.number(), r = 1 / fma(power, rounded(e.mantissa), 1 - V{}), g = 1 - r, q = r * power;
+        V rest = fma(-q, e.mantissa.low, fma(-q, e.mantissa.high, g)); // r (1 + rest)
+        V t = r * rest, h = g - t, h_low = (g - h) - t;                // the value at -|z|
         V a, a_low;
         if constexpr (std::is_same_v<W, V>) {
             a = magnitude(w);
@@ -284,17 +286,8 @@ template <class V> struct Logistic<V, true> {
                       fma(rounded(e.mantissa), k_low, fma(e.mantissa.high, k, -m)));
         V left = fma(r, m, r * m_low), right = r + fma(p, r, fma(p, t, fma(p_low, r, t)));
         auto negative = x < 0;
-        return passed_above(
-            -limit, dy * select(negative, left * e.first(), right) * select(negative, e.second(), 1 - V{}), dy, x);
-    }
-
-  private:
-    PYNN_INLINE void divide() {
-        V scale = e.first() * e.second();
-        r = 1 / fma(scale, rounded(e.mantissa), 1 - V{});
-        g = 1 - r;
-        V q = r * scale;
-        rest = fma(-q, e.mantissa.low, fma(-q, e.mantissa.high, g));
+        Scale scale = select(negative, e.scale, Scale::one());
+        return passed_above(-limit, scale.second(dy * scale.first(select(negative, left, right))), dy, x);
     }
 };
 
@@ -398,6 +391,7 @@ struct gelu {
     template <class V> static PYNN_INLINE Parts<V> minus_density() { // -1 / sqrt(2 pi)
         return constant<V>(-0x1.9884533d43651p-2, 0x1.cbc0d30ebfd15p-56);
     }
+    static constexpr ScaledConstants bell_scale{-0.5};
     template <class V> static PYNN_INLINE Exponential<V> bell(V a) { // exp(-a^2 / 2)
         Parts<V> square = product(whole(a), a);
         constexpr element<V> half = static_cast<element<V>>(0.5);
@@ -409,8 +403,14 @@ struct gelu {
     }
     template <class V> static PYNN_INLINE V forward(V x) {
         if constexpr (by_table<V>) {
-            return gated(x, gelu_table.greatest[1], short_bell(at_least(-gelu_table.greatest[0], at_most(0, x))),
-                         one_sided<gelu_table>(x));
+            constexpr float greatest = gelu_table.greatest[1];
+            V bounded = at_least(-gelu_table.greatest[0], at_most(greatest, x)), negative = at_most(0, bounded);
+            V square = negative * negative;
+            auto e = scaled_exp<bell_scale, true>(square, fma(negative, negative, -square));
+            Parts<V> f = piecewise<gelu_table>(magnitude(bounded), ints<V>(bounded > 0));
+            // Both high parts have 12 bits: their product is exact.
+            V high = e.mantissa.high * f.high, low = fma(rounded(e.mantissa), f.low, e.mantissa.low * f.high);
+            return select(x > greatest, x, e.scale.times(fma(bounded, high, bounded * low)));
         } else {
             constexpr element<V> limit = NormalTailConstants::limit;
             V a = magnitude(bounded_by(limit, x));
@@ -440,6 +440,8 @@ struct gelu_tanh {
     static constexpr bool long_backward = true; // so many values in it that three vectors' do not fit the registers
     // z = x (A + B x^2), w = x dz/dx = z + 2 x (B x^2)
     static constexpr double A = 2 * 0.7978845608028654, B = 0x1.2444f2a4d8b4bp-4, B_low = 0x1.8c95337d724e0p-62;
+    static constexpr ScaledConstants scale{B};
+    static constexpr float ratio_low = static_cast<float>(1 / 0.044715 - 22.375);
     template <class V> static constexpr element<V> limit = sizeof(element<V>) == 4 ? 11.73f : 21.85;
     template <class V> static PYNN_INLINE Parts<V> cubic_share(V x) {
         return product(constant<V>(B, B_low), product(whole(x), x));
@@ -461,11 +463,18 @@ struct gelu_tanh {
     };
 
     template <class V> static PYNN_INLINE V forward(V x) {
-        V bounded = bounded_by(limit<V>, x);
-        if constexpr (by_table<V>)
-            return Logistic<V>(Short<V>(bounded).argument(B)).times(x, limit<V>);
-        else
+        if constexpr (by_table<V>) {
+            // z / B = x (A / B + x^2); A / B has a high part of so few bits that what the sum loses is exact
+            constexpr float high = 22.375f;
+            V bounded = at_least(-limit<V>, x), square = bounded * bounded;
+            V sum = square + high, low = (square - (sum - high)) + (fma(bounded, bounded, -square) + ratio_low);
+            V u = bounded * sum, u_low = fma(bounded, low, fma(bounded, sum, -u));
+            V flipped = as<V>(bits(u_low) ^ (~bits(u) & sign_bits<V>()));
+            return Logistic<V>(scaled_exp<scale>(negative_magnitude(u), flipped)).times(bounded, limit<V>);
+        } else {
+            V bounded = bounded_by(limit<V>, x);
             return Logistic<V>(product(sum(constant<V>(A), cubic_share(bounded)), bounded)).times(x, limit<V>);
+        }
     }
     template <class V> static PYNN_INLINE V backward(V dy, V x) {
         V bounded = bounded_by(limit<V>, x);
@@ -481,8 +490,14 @@ struct gelu_tanh {
 
 struct quick_gelu {
     template <class V> static constexpr element<V> limit = sizeof(element<V>) == 4 ? 78 : 456;
+    static constexpr ScaledConstants scale{1.702};
     template <class V> static PYNN_INLINE V forward(V x) {
-        return Logistic<V>(product(constant<V>(1.702), bounded_by(limit<V>, x))).times(x, limit<V>);
+        if constexpr (by_table<V>) {
+            V bounded = at_least(-limit<V>, x);
+            return Logistic<V>(scaled_exp<scale>(negative_magnitude(bounded))).times(bounded, limit<V>);
+        } else {
+            return Logistic<V>(product(constant<V>(1.702), bounded_by(limit<V>, x))).times(x, limit<V>);
+        }
     }
     template <class V> static PYNN_INLINE V backward(V dy, V x) {
         Parts<V> z = product(constant<V>(1.702), bounded_by(limit<V>, x));
@@ -492,7 +507,12 @@ struct quick_gelu {
 
 struct silu {
     template <class V> static PYNN_INLINE V forward(V x) {
-        return Logistic<V>(bounded_by(far<element<V>>, x)).times(x, far<element<V>>);
+        if constexpr (by_table<V>) {
+            V bounded = at_least(-far<float>, x);
+            return Logistic<V>(bounded).times(bounded, far<float>);
+        } else {
+            return Logistic<V>(bounded_by(far<element<V>>, x)).times(x, far<element<V>>);
+        }
     }
     template <class V> static PYNN_INLINE V backward(V dy, V x) {
         V z = bounded_by(far<element<V>>, x);
@@ -546,7 +566,7 @@ struct mish {
 struct sigmoid : LightBackward {
     template <class V> static PYNN_INLINE V forward(V x) {
         if constexpr (by_table<V>) {
-            return Logistic<V>(bounded_by(far<float>, x)).at(x);
+            return Logistic<V>(biased_exp(at_least(-far<float>, negative_magnitude(x)))).at(x);
         } else {
             Exponential<V> e = exp_parts(-magnitude(x));
             Parts<V> p = power(e);

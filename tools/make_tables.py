@@ -5,6 +5,7 @@ coefficients in d = a - centre, the first in two parts. `python tools/make_table
 """
 
 import sys
+from collections.abc import Callable
 from typing import NamedTuple
 
 import mpmath as mp
@@ -12,6 +13,7 @@ import numpy as np
 
 mp.mp.dps = 50
 DEGREE, ROWS = 6, 32
+HALF_OCTAVES_DEGREE, HALF_OCTAVES = 8, 8
 
 
 class Table(NamedTuple):
@@ -23,6 +25,17 @@ class Table(NamedTuple):
     bits: int  # parts of an octave, log2
     functions: tuple  # (f, greatest a)
     least: float = 0  # errors are relative to no less than this, where a function crosses 0
+    first_bits: int = 24  # of the first coefficient's high part
+
+
+class HalfOctaves(NamedTuple):
+    """Of a function whose value at each row's centre, near its middle, is a float32 number."""
+
+    name: str
+    formula: str
+    f: Callable
+    ends: tuple  # of the rows, from 0: a + 1 in a half octave
+    odd: bool = False  # near 0, f(a) / a - 1 about 0
 
 
 def sigmoid(a):
@@ -64,9 +77,10 @@ TABLES = [
     Table(
         "gelu_table",
         "Phi(-a) e^(a^2 / 2); Phi(a)",
-        4,
-        3,
+        1,
+        2,
         ((normal_tail, 16), (mp.ncdf, 6)),
+        first_bits=12,
     ),
     Table(
         "gelu_slope_table",
@@ -101,6 +115,11 @@ TABLES = [
             (lambda a: a + mp.log1p(mp.exp(-a)), 22),
         ),
     ),
+]
+
+
+HALF_OCTAVE_TABLES = [
+    HalfOctaves("tanh_halves", "tanh(a)", mp.tanh, (0, 0.5, 1, 2, 3, 5, 7, 9.25), odd=True)
 ]
 
 
@@ -147,12 +166,17 @@ def minimax(f, centre, half, fixed, least):
     return coefficients
 
 
-def row(f, low, width, least):
+def rounded(x, bits):
+    mantissa, exponent = mp.frexp(x)
+    return np.float32(mp.ldexp(mp.nint(mp.ldexp(mantissa, bits)), exponent - bits))
+
+
+def row(f, low, width, least, first_bits):
     centre, half = low + width / 2, width / 2
     fixed = []
     for _ in range(2):  # c1, then the rest with c1 as float32 has it; c0 has two parts
         coefficients = minimax(f, centre, half, fixed, least)
-        c0 = np.float32(coefficients[0])
+        c0 = rounded(coefficients[0], first_bits)
         c0_low = np.float32(coefficients[0] - mp.mpf(float(c0)))
         fixed = [
             mp.mpf(float(c0)) + mp.mpf(float(c0_low)),
@@ -167,6 +191,84 @@ def row(f, low, width, least):
         for d in ds
     )
     return [c0, c0_low, *map(np.float32, coefficients[1:])], error
+
+
+def centre_of(f, low, high):
+    """A float32 number near the middle where f is nearest to another."""
+    middle, reach = (low + high) / 2, (high - low) / 12
+    ends = sorted(f(a) for a in (middle + reach, middle - reach))
+    unit = mp.ldexp(1, mp.frexp(ends[0])[1] - 24)
+    first, last = int(mp.ceil(ends[0] / unit)), int(mp.floor(ends[1] / unit))
+    best = (1,)
+    for n in range(first, last + 1, max(1, (last - first) // 300)):
+        inverse = mp.findroot(
+            lambda a, n=n: f(a) - n * unit, (middle - reach, middle + reach), solver="anderson"
+        )
+        centre = mp.mpf(float(np.float32(inverse)))
+        best = min(best, (abs(f(centre) / (n * unit) - 1), centre, n * unit))
+    return best[1:]
+
+
+def weighted_minimax(g, weight, low, high, n):
+    """n coefficients of g(d) for low <= d <= high, least greatest error times weight(d)."""
+    middle, half, last = (low + high) / 2, (high - low) / 2, 150
+    grid = [middle + half * mp.cos(mp.pi * i / last) * mp.mpf("0.9999999") for i in range(last + 1)]
+    values, weights = [g(d) for d in grid], [weight(d) for d in grid]
+    points = [round(last * i / n) for i in range(n + 1)]
+    for _ in range(6):
+        a, b = mp.matrix(n + 1, n + 1), mp.matrix(n + 1, 1)
+        for i, k in enumerate(points):
+            for j in range(n):
+                a[i, j] = grid[k] ** j
+            a[i, n], b[i] = (-1) ** i / weights[k], values[k]
+        coefficients = list(mp.lu_solve(a, b))[:n]
+        errors = [
+            (mp.polyval(coefficients[::-1], d) - v) * w
+            for d, v, w in zip(grid, values, weights, strict=True)
+        ]
+        runs = []
+        for k, e in enumerate(errors):
+            if runs and (e > 0) == (errors[runs[-1][-1]] > 0):
+                runs[-1].append(k)
+            else:
+                runs.append([k])
+        points = [max(run, key=lambda k: abs(errors[k])) for run in runs]
+        while len(points) > n + 1:
+            points.pop(0 if abs(errors[points[0]]) < abs(errors[points[-1]]) else -1)
+        if len(points) < n + 1:
+            break
+    return coefficients
+
+
+def half_octave(table, i):
+    """Centre, value, the coefficients of (f - value) / d; and the greatest relative error."""
+    low, high, f = mp.mpf(table.ends[i]), mp.mpf(table.ends[i + 1]), table.f
+    odd = table.odd and i == 0
+    centre, value = (mp.mpf(0), mp.mpf(0)) if odd else centre_of(f, low, high)
+
+    def fitted(first):
+        """Coefficients as float32 has them: the first ones given, the others for these."""
+        total = [value, *first]
+        k = len(total)
+        coefficients = weighted_minimax(
+            lambda d: (f(centre + d) - mp.polyval(total[::-1], d)) / d**k,
+            lambda d: abs(d) ** k / f(centre + d),
+            low - centre,
+            high - centre,
+            HALF_OCTAVES_DEGREE + 1 - k,
+        )
+        return [*first, *(mp.mpf(float(np.float32(c))) for c in coefficients)]
+
+    def error(coefficients):
+        ds = [low - centre + (high - low) * mp.mpf(2 * j + 1) / 80 for j in range(40)]
+        return max(abs(mp.polyval([*coefficients[::-1], value], d) / f(centre + d) - 1) for d in ds)
+
+    if odd:
+        best = fitted([mp.mpf(1)])
+        return [centre, value, mp.mpf(0), *best[1:]], error(best)
+    free = fitted([])
+    best = min(free, fitted(free[:1]), key=error)
+    return [centre, value, *best], error(best)
 
 
 def literal(x):
@@ -195,7 +297,7 @@ def main():
         for f, greatest in table.functions:
             starts.append(len(rows))
             for low, width in intervals(table, greatest):
-                coefficients, error = row(f, low, width, table.least)
+                coefficients, error = row(f, low, width, table.least, table.first_bits)
                 rows.append(coefficients)
                 worst = max(worst, error)
         assert len(rows) <= ROWS, (table.name, len(rows))
@@ -209,6 +311,28 @@ def main():
         for r in rows:
             print(f"        {{{', '.join(map(literal, r))}}},")
         print("    },\n};\n")
+    print(
+        "// Of a, by half octaves of a + 1: row i is what that number's bits >> 22, modulo 8, say. Each column is a vector to look\n"
+        "// up in: the centre, the value there, the coefficients of (f - value) / d.\n"
+        f"inline constexpr std::size_t half_octave_columns = {HALF_OCTAVES_DEGREE + 2};\n"
+        f"using HalfOctaves = float[half_octave_columns][{HALF_OCTAVES}];\n"
+    )
+    for table in HALF_OCTAVE_TABLES:
+        columns = [[mp.mpf(0)] * HALF_OCTAVES for _ in range(HALF_OCTAVES_DEGREE + 2)]
+        worst = mp.mpf(0)
+        for i in range(len(table.ends) - 1):
+            numbers, error = half_octave(table, i)
+            print(f"{table.name} {i}: 2^{float(mp.log(error, 2)):.1f}", file=sys.stderr)
+            worst = max(worst, error)
+            for column, number in zip(columns, numbers, strict=True):
+                column[(i + 6) % HALF_OCTAVES] = number
+        print(
+            f"// {table.formula}{', near 0 f(a) / a - 1' if table.odd else ''}; 2^{float(mp.log(worst, 2)):.1f}"
+        )
+        print(f"inline constexpr HalfOctaves {table.name} = {{")
+        for column in columns:
+            print(f"    {{{', '.join(map(literal, column))}}},")
+        print("};\n")
     print("} // namespace pynn")
 
 

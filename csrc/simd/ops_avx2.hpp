@@ -48,6 +48,7 @@ PYNN_INLINE void store_past_cache(double *p, vec<double> v) { _mm256_stream_pd(p
 PYNN_INLINE void finish_past_cache() { _mm_sfence(); }
 
 using Power = PowerInTwo;
+using Scale = ScaleInTwo;
 template <class V> PYNN_INLINE V look_up_eighth(const float (&table)[8], ints<V> i) {
     return _mm256_permutevar8x32_ps(load<V>(table), (__m256i)i);
 }
@@ -65,8 +66,8 @@ PYNN_INLINE void transpose_fours(const vec<float> *rows, vec<float> *columns) {
 // A table by row: a vector each, transposed.
 struct Lookup : LookupByRow {
     template <bool Alone, class V> PYNN_INLINE void find(ints<V> row, V (&columns)[table_columns]) const {
-        alignas(32) int at[width<float>];
-        store(at, static_cast<int>(table_columns) * (row & static_cast<int>(table_rows - 1)));
+        alignas(32) unsigned at[width<float>]; // unsigned: nothing is to be extended
+        store(at, (vec<unsigned>)(static_cast<int>(table_columns) * (row & static_cast<int>(table_rows - 1))));
         // By way of memory: GCC would extract lanes, at two operations each. With more to do beside, that is no gain.
         if constexpr (Alone) __asm__("" : "+m"(at));
         const float *first = rows[0];

@@ -30,6 +30,7 @@ template <class V> PYNN_INLINE V load_first(const element<V> *p, std::size_t n, 
 template <class V> PYNN_INLINE void store_first(element<V> *p, V v, std::size_t n) { store_first_buffered(p, v, n); }
 
 using Power = PowerInTwo;
+using Scale = ScaleInTwo;
 template <class V> PYNN_INLINE V look_up_eighth(const float (&table)[8], ints<V> i) {
     return look_up_by_lane<V>(table, i);
 }

@@ -104,28 +104,61 @@ template <class V> PYNN_INLINE ShortExponential<V> or_one(V x, ShortExponential<
     return {select(x < 0, e.mantissa, whole(1 - V{})), select(x < 0, e.power, Power::one())};
 }
 
-// e^t = 2^n * (mantissa.high + mantissa.low), about 1 <= mantissa < 2, for -137 <= t <= 0: n + 254 are the exponent's low
-// bits, so that powers are made by shifts alone
+// e^t = scale * (mantissa.high + mantissa.low), about 1 <= mantissa < 2, for -134 <= t <= 0
 template <class V> struct BiasedExponential {
     Parts<V> mantissa;
-    ints<V> exponent;
+    Scale scale;
 
-    static constexpr float up = 0x1p72f, down = 0x1p-72f;
-    PYNN_INLINE V scale_up() const { return as<V>((exponent - 55) << 23); } // up 2^n, which is normal
-    PYNN_INLINE V times(V v) const { return down * (v * scale_up()); }      // 2^n v, rounded once
-    // 2^n in two factors
-    PYNN_INLINE V first() const { return as<V>((exponent >> 1) << 23); }
-    PYNN_INLINE V second() const { return as<V>((exponent - (exponent >> 1)) << 23); }
+    PYNN_INLINE V times(V v) const { return scale.times(v); }
+    PYNN_INLINE V first(V v) const { return scale.first(v); }
+    PYNN_INLINE V second(V v) const { return scale.second(v); }
 };
 template <class V, class... Tail> PYNN_INLINE BiasedExponential<V> biased_exp(V t, Tail... tail) {
     using C = EighthConstants;
-    constexpr float round = 0x1.8p+23f + 8 * 254;
-    V z = fma(t, splat<V>(C::per_unit), splat<V>(round));
-    V n = z - round;
-    V r = fma(n, splat<V>(-C::low), (fma(n, splat<V>(-C::high), t) + ... + tail));
+    V z = fma(t, splat<V>(C::per_unit / 8), splat<V>(scale_round));
+    V n = z - scale_round;
+    V r = fma(n, splat<V>(-C::low * 8), (fma(n, splat<V>(-C::high * 8), t) + ... + tail));
     V p = fma(r * r, polynomial(r, C::tail), r);
     V high = look_up_eighth<V>(eighths_high, bits(z));
-    return {{high, fma(high, p, look_up_eighth<V>(eighths_low, bits(z)))}, bits(z) >> 3};
+    return {{high, fma(high, p, look_up_eighth<V>(eighths_low, bits(z)))}, Scale::from(z, n)};
+}
+
+// 2^(i / 8) in 12 bits, and the rest
+struct ShortEighths {
+    float high[8], low[8];
+    constexpr ShortEighths() : high(), low() {
+        for (int i = 0; i < 8; ++i) {
+            const double whole = static_cast<double>(eighths_high[i]);
+            const auto cut = static_cast<float>(static_cast<int>(whole * 2048 + 0.5)) / 2048;
+            high[i] = cut;
+            low[i] = static_cast<float>((whole - static_cast<double>(cut)) + static_cast<double>(eighths_low[i]));
+        }
+    }
+};
+inline constexpr ShortEighths short_eighths;
+
+// e^(factor u) as biased_exp's; Short: with a mantissa.high of 12 bits
+struct ScaledConstants {
+    float per_unit, high, low, series[4]; // series: (e^(factor r) - 1) / r
+    constexpr explicit ScaledConstants(double factor)
+        : per_unit(static_cast<float>(factor * 0x1.71547652b82fep+0)),
+          high(static_cast<float>(0x1.62e42fefa39efp-1 / factor)),
+          low(static_cast<float>(0x1.62e42fefa39efp-1 / factor - static_cast<double>(high))), series() {
+        series[0] = static_cast<float>(factor);
+        double power = factor;
+        for (int i = 1; i < 4; ++i)
+            series[i] = static_cast<float>((power *= factor) * static_cast<double>(EighthConstants::tail[i - 1]));
+    }
+};
+template <const ScaledConstants &C, bool Short = false, class V, class... Tail>
+PYNN_INLINE BiasedExponential<V> scaled_exp(V u, Tail... tail) {
+    V z = fma(u, splat<V>(C.per_unit), splat<V>(scale_round));
+    V n = z - scale_round;
+    V r = fma(n, splat<V>(-C.low), (fma(n, splat<V>(-C.high), u) + ... + tail));
+    V high = look_up_eighth<V>(Short ? short_eighths.high : eighths_high, bits(z));
+    V low = look_up_eighth<V>(Short ? short_eighths.low : eighths_low, bits(z));
+    V both = Short ? high + low : high;
+    return {{high, fma(both * r, polynomial(r, C.series), low)}, Scale::from(z, n)};
 }
 
 // 1 / (1 + e), for e <= 1; its parts are not loose
@@ -140,26 +173,16 @@ template <class V> PYNN_INLINE Parts<V> reciprocal(V d) {
     return {r, r * fma(-d, r, 1 - V{})};
 }
 
-// tanh(a) for a >= 0: below 1 a polynomial, from there on 1 - 2 / (e^2a + 1), which loses little of the quotient's error
-struct TanhConstants {
-    static constexpr float near = 1, greatest = 10;
-    static constexpr float per_unit = 0x1.715476p+1f, ln2_half = 0x1.62e43p-2f; // 2 log2(e)
-    static constexpr float round = 0x1.8p+23f + 127;                            // leaves a biased exponent
-    static constexpr float small[] = {
-        -0x1.55553cp-2f, 0x1.110be4p-3f, -0x1.b9623ap-5f, 0x1.6009a4p-6f,
-        -0x1.045fdep-7f, 0x1.2d9f82p-9f, -0x1.77caa4p-12f}; // (tanh(a) / a - 1) / a^2, in a^2; 2^-27.6
-    static constexpr float power[] = {
-        0x1p+1f,        0x1.ffffacp+0f, 0x1.5554aep+0f,
-        0x1.559b44p-1f, 0x1.122942p-2f, 0x1.391176p-4f}; // (e^2r - 1) / r, |r| <= ln(2) / 4; 2^-26.1 of e^2r
-};
+// tanh(a) for a >= 0
 template <class V> PYNN_INLINE V short_tanh(V a) {
-    using C = TanhConstants;
-    a = at_most(C::greatest, a);
-    V square = a * a, small = fma(a * square, polynomial(square, C::small), a);
-    V z = fma(a, splat<V>(C::per_unit), splat<V>(C::round));
-    V r = fma(z - C::round, splat<V>(-C::ln2_half), a), scale = as<V>(bits(z) << 23);
-    V large = 1 - 2 / fma(scale * r, polynomial(r, C::power), 1 + scale);
-    return select(a < C::near, small, large);
+    constexpr float greatest = 9.25f, near = 1.5f; // where the sum is below near the table is of tanh(a) / a - 1
+    a = at_most(greatest, a);
+    V sum = a + 1;
+    ints<V> row = bits(sum) >> 22;
+    V d = a - look_up_eighth<V>(tanh_halves[0], row), p = look_up_eighth<V>(tanh_halves[9], row);
+#pragma GCC unroll 8
+    for (std::size_t i = 8; i > 1; --i) p = fma(p, d, look_up_eighth<V>(tanh_halves[i], row));
+    return fma(p, d, select(sum < near, a, look_up_eighth<V>(tanh_halves[1], row)));
 }
 
 // The table's function of |x|, of two: for x <= 0 and for x > 0

@@ -160,6 +160,30 @@ template <class I> PYNN_INLINE PowerInTwo select(I mask, PowerInTwo a, PowerInTw
             {select(mask, a.factors[0], b.factors[0]), select(mask, a.factors[1], b.factors[1])}};
 }
 
+// 2^floor(n) for eighths -198 <= n <= 0 that z = scale_round + n holds. times() rounds once, where v 2^72 does not overflow;
+// number() is the power rounded; first() times 2^floor(floor(n) / 2), second() the rest.
+constexpr float scale_round = 0x1.8p+20f + (127 + 72);
+struct ScaleInTwo {
+    ints<vec<float>> z;
+    vec<float> up; // 2^(72 + floor(n))
+
+    PYNN_INLINE static ScaleInTwo from(vec<float> z, vec<float>) {
+        return {bits(z), as<vec<float>>((bits(z) & ~7) << 20)};
+    }
+    PYNN_INLINE static ScaleInTwo one() { return {bits(splat<vec<float>>(scale_round)), splat<vec<float>>(0x1p72f)}; }
+    PYNN_INLINE vec<float> number() const { return up * 0x1p-72f; }
+    PYNN_INLINE vec<float> times(vec<float> v) const { return v * up * 0x1p-72f; }
+    PYNN_INLINE vec<float> first(vec<float> v) const { return v * as<vec<float>>(half() << 23); }
+    PYNN_INLINE vec<float> second(vec<float> v) const { return v * as<vec<float>>((exponent() - half()) << 23); }
+
+  private:
+    PYNN_INLINE ints<vec<float>> exponent() const { return (z >> 3) + (127 - 72); } // its low bits: floor(n) + 254
+    PYNN_INLINE ints<vec<float>> half() const { return exponent() >> 1; }
+};
+template <class I> PYNN_INLINE ScaleInTwo select(I mask, ScaleInTwo a, ScaleInTwo b) {
+    return {select(mask, a.z, b.z), select(mask, a.up, b.up)};
+}
+
 // Of eight numbers those that the last three bits of i count, lane by lane.
 template <class V> PYNN_INLINE V look_up_by_lane(const float (&table)[8], ints<V> i) {
     V v;
