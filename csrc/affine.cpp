@@ -44,9 +44,9 @@ struct Parts {
     std::size_t begin(std::size_t part) const { return std::min(n, part * units() / count * unit); }
     std::size_t size(std::size_t part) const { return begin(part + 1) - begin(part); }
     std::size_t most() const { return std::min(n, ceil_div(units(), count) * unit); }
-    // Twice as many, unless they would be shorter than that.
+    // Twice as many, unless they would be shorter than that, or some empty.
     bool halve(std::size_t least) {
-        if (n / count < 2 * least) return false;
+        if (n / count < 2 * least || units() < 2 * count) return false;
         count *= 2;
         return true;
     }
@@ -78,7 +78,7 @@ Cut cut_output(std::size_t m, std::size_t n, std::size_t k, const Kernels<T> &ke
                          ? ranges
                          : std::max<std::size_t>(1, static_cast<std::size_t>(block_work / most_block_work));
     const std::size_t enough = blocks_per_thread * threads, few_rows = 2 * kernels.tile_rows;
-    // Rows of a b that is read in place, else columns: each is then packed once.
+    // Rows where b is read in place; else columns first, as each is then packed once.
     while (threads > 1 && in_place && cut.blocks() < enough && cut.rows.halve(2 * few_rows)) {}
     while (threads > 1 && cut.blocks() < enough &&
            (cut.columns.halve(enough_columns) || cut.rows.halve(kernels.block_rows / 2) ||

@@ -44,14 +44,14 @@ class Pool {
   public:
     void run(std::size_t n, std::size_t chunk, int threads, detail::Work work, void *context) {
         start_workers(threads - 1);
-        std::size_t chunks = (n + chunk - 1) / chunk;
+        const std::uint64_t chunks = (n + chunk - 1) / chunk;
         work_ = work;
         context_ = context;
         n_ = n;
         chunk_ = chunk;
-        const std::size_t ranges = std::min<std::size_t>(chunks, static_cast<std::size_t>(threads));
+        const std::uint64_t ranges = std::min(chunks, static_cast<std::uint64_t>(threads));
         ranges_of_job_ = static_cast<int>(ranges);
-        for (std::size_t i = 0; i < ranges; ++i)
+        for (std::uint64_t i = 0; i < ranges; ++i)
             ranges_[i].left.store(chunks * (i + 1) / ranges << 32 | chunks * i / ranges, std::memory_order_relaxed);
         pending_.store(static_cast<std::uint32_t>(chunks), std::memory_order_relaxed);
         ticket_.store(static_cast<std::uint64_t>(threads - 1) << 32 | chunks, std::memory_order_seq_cst);
@@ -75,8 +75,9 @@ class Pool {
         }
     }
 
-    bool awake() const noexcept {
-        return workers_.load(std::memory_order_relaxed) > 0 && sleepers_.load(std::memory_order_relaxed) == 0;
+    // As many as that number of threads needs; of more that were started once, some sleep for ever.
+    bool awake(int threads) const noexcept {
+        return workers_.load(std::memory_order_relaxed) - sleepers_.load(std::memory_order_relaxed) >= threads - 1;
     }
 
     std::mutex busy; // held by the caller whose job runs
@@ -226,7 +227,7 @@ CallSettings::~CallSettings() {
     call_asks = asks_;
 }
 
-bool workers_awake() noexcept { return pool != nullptr && pool->awake(); }
+bool workers_awake() noexcept { return pool != nullptr && pool->awake(thread_count()); }
 
 void set_thread_count(int n) {
     if (n < 1 || n > max_threads)

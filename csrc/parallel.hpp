@@ -52,8 +52,8 @@ template <class F> void run_chunks(std::size_t n, std::size_t chunk, int threads
 }
 } // namespace detail
 
-// Calls f(begin, end, slot) for consecutive parts of 0 .. n of nearly equal length, each at least half of grain, on at most
-// so many threads. slot is below threads and no two parts that run at once share it. f must not throw.
+// Calls f(begin, end, slot) for consecutive parts of 0 .. n of nearly equal length, each but the last at least half of grain,
+// on at most so many threads. slot is below threads and no two parts that run at once share it. f must not throw.
 template <class F> void parallel_for_slots(std::size_t n, std::size_t grain, int threads, F &&f) {
     grain = std::max<std::size_t>(grain, 1);
     constexpr std::size_t chunks_per_thread = 4; // enough for a free thread to take over from a slow one
@@ -64,7 +64,7 @@ template <class F> void parallel_for_slots(std::size_t n, std::size_t grain, int
     detail::run_chunks(n, grain < line ? chunk : (chunk + line - 1) / line * line, threads, f);
 }
 
-// Calls f(number, slot) for tasks 0 .. n - 1 that are long enough to be taken one by one, in this order.
+// Calls f(number, slot) for tasks 0 .. n - 1 that are long enough to be taken one by one, in any order.
 template <class F> void parallel_tasks(std::size_t n, int threads, F &&f) {
     const auto some = [&f](std::size_t begin, std::size_t end, int slot) {
         for (; begin < end; ++begin) f(begin, slot);

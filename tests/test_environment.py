@@ -256,7 +256,8 @@ HELPED = """
 import os, sys, time, numpy as np, pynn
 def spent():
     return {{t: int(open(f"/proc/self/task/{{t}}/schedstat").read().split()[0]) for t in os.listdir("/proc/self/task")}}
-x, w = np.ones((256, 1024), np.float32), np.ones((1024, 1024), np.float32)
+m, k, n = {size}
+x, w = np.ones((m, k), np.float32), np.ones((k, n), np.float32, {order!r})
 for n in {numbers}:
     pynn.set_num_threads(n)
     for _ in range(5): pynn.affine(x, w)
@@ -274,15 +275,28 @@ print(max(shares))
 CPUS = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/schedstat"), reason="no CPU time of threads")
-@pytest.mark.skipif(len(CPUS) < 2, reason="one CPU only")
+needs_times = pytest.mark.skipif(
+    not os.path.exists("/proc/self/schedstat") or len(CPUS) < 2, reason="no CPU time of two threads"
+)
+
+
+@needs_times
 @pytest.mark.parametrize("numbers", [(2,), (5, 2), (16, 2), (2, 5, 1, 2)], ids=str)
 def test_a_worker_helps(numbers, python):
     """A second thread computes some half, whichever threads there were before.
 
     If one of four sleeping workers were woken, whichever it is, the share would be an eighth.
     """
-    assert float(python(HELPED.format(numbers=numbers))) > 0.2
+    code = HELPED.format(numbers=numbers, size=(256, 1024, 1024), order="C")
+    assert float(python(code)) > 0.2
+
+
+@needs_times
+@pytest.mark.parametrize("m", [128, 256])
+def test_a_worker_helps_with_turned_products(m, python):
+    """A few rows and weights in column order, where a block has whole rows: others are cut, and none is empty."""
+    code = HELPED.format(numbers=(2,), size=(m, 2000, 90), order="F")
+    assert float(python(code)) > 0.2
 
 
 def test_set_num_threads():

@@ -26,7 +26,7 @@ constexpr std::size_t group_columns =
     panel_columns<T>;
 
 // Rows of a group of whole panels: a part of each goes into every panel.
-template <class T, bool Asking>
+template <class T>
 void pack_group(const T *b, std::ptrdiff_t b_row, std::size_t rows, std::size_t panels, T *packed,
                 std::size_t panel_size) {
     constexpr std::ptrdiff_t ahead = 8;
@@ -36,7 +36,7 @@ void pack_group(const T *b, std::ptrdiff_t b_row, std::size_t rows, std::size_t 
         for (std::size_t p = 0; p < panels; ++p, from += panel_columns<T>, to += panel_size)
 #pragma GCC unroll 4
             for (std::size_t j = 0; j < panel_columns<T>; j += width<T>) {
-                if (Asking && j * sizeof(T) % 64 == 0) __builtin_prefetch(from + ahead * b_row + j);
+                if (j * sizeof(T) % 64 == 0) __builtin_prefetch(from + ahead * b_row + j);
                 store(to + j, load<vec<T>>(from + j));
             }
     }
@@ -67,7 +67,7 @@ template <class T> struct TileWork {
     std::size_t lanes; // of the last vector that belong to c; b read in place gives the last lanes, packed b the first
     bool past_cache;   // c, of whole vectors and written once, does not go by way of the caches
     std::size_t shift; // by how many columns the last vector of b begins early
-    T *panel;          // where b is laid out
+    T *panel;          // where b is laid out, if it is
 };
 
 // Sums to c where not all lanes of the last vector belong to it. Apart, so that whole tiles have the registers.
@@ -282,7 +282,7 @@ void pack_by_row(const T *b, std::ptrdiff_t b_row, std::size_t depth, std::size_
     while (columns >= panel_columns<T>) {
         const std::size_t group = columns < group_columns<T> ? columns : group_columns<T>;
         const std::size_t panels = group / panel_columns<T>, taken = panels * panel_columns<T>;
-        pack_group<T, true>(b, b_row, depth, panels, packed, depth * panel_columns<T>);
+        pack_group<T>(b, b_row, depth, panels, packed, depth * panel_columns<T>);
         b += taken;
         packed += taken * depth;
         columns -= taken;
@@ -331,9 +331,9 @@ template <class T> struct Stream {
     std::ptrdiff_t stride = 0, line = 0,
                    asking = 0;         // from row to row, from line to line, and from one asking to the next
     std::size_t rows = 0, at_once = 0; // still to come, for each tile
-    T *to = nullptr;                   // where the group goes; nullptr: rows are but asked for
-    std::size_t panels = 0, panel_size = 0;
-    // Where columns lie each in a line (depth > 0), a row is a line of each column of a panel, panel after panel.
+    // Where the group's panels go, if its columns lie each in a line: a row is then a line of each column of a panel, panel after
+    // panel. nullptr: rows are but asked for.
+    T *to = nullptr;
     std::size_t depth = 0, k = 0;
     std::ptrdiff_t column = 0;
 
@@ -356,18 +356,10 @@ template <class T> struct Stream {
     void after(std::size_t tiles) {
         const std::size_t now = rows < tiles * at_once ? rows : tiles * at_once;
         rows -= now;
-        if (depth > 0) {
+        if (to == nullptr)
+            from += static_cast<std::ptrdiff_t>(now) * stride;
+        else
             for (std::size_t i = 0; i < now; ++i) lay_out_lines();
-            return;
-        }
-        if (to != nullptr) {
-            if (at_once <= most_at_once)
-                pack_group<T, false>(from, stride, now, panels, to, panel_size);
-            else
-                pack_group<T, true>(from, stride, now, panels, to, panel_size);
-            to += now * panel_columns<T>;
-        }
-        from += static_cast<std::ptrdiff_t>(now) * stride;
     }
 
   private:
@@ -585,7 +577,8 @@ template <class T> void activate(const ProductBlock<T> &block, std::size_t begin
 }
 
 // Chunk by chunk of k, the block's rows are taken in ranges whose part of a stays in the second-level cache; a range goes
-// through the columns group by group. The first one lays b out for the others.
+// through the columns group by group. The first one lays b out for the others: rows by its first tile, columns after some tiles
+// of the group before.
 template <class T> class BlockProduct {
   public:
     explicit BlockProduct(const ProductBlock<T> &block)
@@ -601,14 +594,14 @@ template <class T> class BlockProduct {
 
     void run() {
         Place place{};
-        bool laid_out = false; // the whole panels of its group
+        bool laid_out = false; // the whole panels of its group, by tiles of the one before
         do {                   // the first chunk always: depth 0 gives the bias
-            const std::size_t columns = group_at(place.column), whole = laid_out ? columns / panel_ * panel_ : 0;
-            const std::size_t in_tiles = packs_in_tiles_ && !laid_out ? columns / panel_ * panel_ : 0;
-            if (pack_ && place.range == 0 && whole + in_tiles < columns)
-                pack_panels(source(place) + static_cast<std::ptrdiff_t>(whole + in_tiles) * block_.b_column,
-                            block_.b_row, block_.b_column, depth_at(place.start), columns - whole - in_tiles,
-                            slot(place) + (whole + in_tiles) * depth_at(place.start));
+            const std::size_t columns = group_at(place.column);
+            const std::size_t whole = laid_out || packs_in_tiles_ ? columns / panel_ * panel_ : 0;
+            if (pack_ && place.range == 0 && whole < columns)
+                pack_panels(source(place) + static_cast<std::ptrdiff_t>(whole) * block_.b_column, block_.b_row,
+                            block_.b_column, depth_at(place.start), columns - whole,
+                            slot(place) + whole * depth_at(place.start));
             Place next = place;
             next.column += columns;
             if (next.column == block_.columns) {
@@ -689,10 +682,8 @@ template <class T> class BlockProduct {
             stream.asking = stream.stride;
         } else {
             stream.to = slot(place);
-            stream.panels = columns / panel_;
-            stream.panel_size = depth * panel_;
             stream.begin(source(place), stream.line,
-                         stream.panels * ((depth + line_elements<T> - 1) / line_elements<T>), tiles);
+                         columns / panel_ * ((depth + line_elements<T> - 1) / line_elements<T>), tiles);
             stream.depth = depth;
             stream.line = stream.column = block_.b_column;
             stream.asking = 4 * stream.line;
@@ -724,7 +715,7 @@ template <class T> class BlockProduct {
         work.ahead_tile = static_cast<std::ptrdiff_t>(stream.at_once) * stream.stride;
         const bool narrow = Tile<T>::halves && work.lanes <= width<T> / 2;
         const bool packs = packs_in_tiles_ && place.range == 0 && columns == panel_;
-        T *const panel = slot(place) + done * depth;
+        work.panel = packs ? slot(place) + done * depth : nullptr;
         auto below = [&](std::size_t row, std::size_t rows, std::size_t t,
                          std::size_t count) __attribute__((always_inline)) {
             const std::ptrdiff_t i = static_cast<std::ptrdiff_t>(row);
@@ -742,7 +733,6 @@ template <class T> class BlockProduct {
                 first.tiles = 1;
                 first.b = source(place) + done;
                 first.b_stride = block_.b_row;
-                first.panel = panel;
                 ways[packing](first);
                 work.tiles = count - 1;
                 work.a += work.a_tile;

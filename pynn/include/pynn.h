@@ -7,7 +7,8 @@
  *     gelu->forward_float32(n, x, 1, y, 1, 0);              (with or without the GIL, on any thread)
  *
  * No function below needs the GIL, a Python object or a thread that Python knows. Each returns one of the statuses; what
- * is not PYNN_OK has written nothing. Results are, to the bit, those of the Python functions of the same names.
+ * is not PYNN_OK has written nothing, but that affine_backward may have written dx before memory ran out. Results are, to
+ * the bit, those of the Python functions of the same names.
  *
  * Strides and steps are in elements, of any sign, 0 for inputs too. Outputs have one place for each element and share
  * none with the inputs, but that an elementwise function may write onto an input of the same address and step. Pointers
