@@ -570,12 +570,13 @@ inline constexpr Table softplus_table = {
 };
 
 // Of a, by half octaves of a + 1: row i is what that number's bits >> 22, modulo 8, say. Each column is a vector to look
-// up in: the centre, the value there, the coefficients of (f - value) / d.
+// up in: the centre, the value there, the coefficients of (f - value) / d. Not inline: kernels take their address, and
+// two objects must not share a symbol.
 inline constexpr std::size_t half_octave_columns = 10;
 using HalfOctaves = float[half_octave_columns][8];
 
 // tanh(a), near 0 f(a) / a - 1; 2^-27.3
-inline constexpr HalfOctaves tanh_halves = {
+constexpr HalfOctaves tanh_halves = {
     {0x1.85ea3ep+0f, 0x1.42c44cp+1f, 0x1.fa4a7ap+1f, 0x1.829cep+2f, 0x1.fe2804p+2f, 0, 0, 0x1.774706p-1f},
     {0x1.d1878ep-1f, 0x1.f96f44p-1f, 0x1.ff9fe4p-1f, 0x1.fffe84p-1f, 0x1.fffff8p-1f, 0, 0, 0x1.3fefa4p-1f},
     {0x1.62e48ap-3f, 0x1.a17d5ap-6f, 0x1.804a3cp-10f, 0x1.7bfd7p-16f, 0x1.fffd1cp-22f, 0, 0, 0x1.381472p-1f},

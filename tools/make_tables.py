@@ -313,7 +313,8 @@ def main():
         print("    },\n};\n")
     print(
         "// Of a, by half octaves of a + 1: row i is what that number's bits >> 22, modulo 8, say. Each column is a vector to look\n"
-        "// up in: the centre, the value there, the coefficients of (f - value) / d.\n"
+        "// up in: the centre, the value there, the coefficients of (f - value) / d. Not inline: kernels take their address, and\n"
+        "// two objects must not share a symbol.\n"
         f"inline constexpr std::size_t half_octave_columns = {HALF_OCTAVES_DEGREE + 2};\n"
         f"using HalfOctaves = float[half_octave_columns][{HALF_OCTAVES}];\n"
     )
@@ -329,7 +330,7 @@ def main():
         print(
             f"// {table.formula}{', near 0 f(a) / a - 1' if table.odd else ''}; 2^{float(mp.log(worst, 2)):.1f}"
         )
-        print(f"inline constexpr HalfOctaves {table.name} = {{")
+        print(f"constexpr HalfOctaves {table.name} = {{")
         for column in columns:
             print(f"    {{{', '.join(map(literal, column))}}},")
         print("};\n")
