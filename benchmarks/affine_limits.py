@@ -18,18 +18,7 @@ from pathlib import Path
 import numpy as np
 
 import pynn
-
-SHAPES = [
-    (1, 784, 100),
-    (32, 256, 256),
-    (100, 100, 100),
-    (128, 784, 100),
-    (1000, 100, 100),
-    (128, 1024, 1024),
-    (512, 1024, 1024),
-    (64, 4096, 4096),
-    (1024, 1024, 4096),
-]
+from pynn.bench.workloads import AFFINE
 
 PEAK = r"""
 #if defined(__AVX512F__)
@@ -177,7 +166,7 @@ def main():
     for threads in sorted({1, most}):
         pynn.set_num_threads(threads)
         before = peak(loop, threads, seconds)
-        for shape in SHAPES:
+        for shape in AFFINE:
             table[shape, threads] = rates(*shape, seconds)
         peaks[threads] = max(before, peak(loop, threads, seconds))
     print(
