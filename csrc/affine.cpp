@@ -22,9 +22,6 @@ constexpr std::size_t read_in_place = std::size_t(768) << 10; // bytes of b that
 constexpr std::size_t tasks_per_thread = 3;                   // so that a free thread can take over from a slow one
 
 std::size_t ceil_div(std::size_t a, std::size_t b) { return (a + b - 1) / b; }
-double multiplications(std::size_t m, std::size_t n, std::size_t k) {
-    return static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
-}
 
 // Whether rows of b lie so that the first-level cache (8 ways of 4 KiB) cannot keep a panel's: a power of two apart.
 template <class T> bool rows_share_sets(MatrixView<T> b, std::size_t k) {

@@ -43,9 +43,12 @@ template <class T>
 void affine_backward(std::size_t m, std::size_t n, std::size_t k, const T *dy, MatrixView<T> x, MatrixView<T> w,
                      const T *saved, std::optional<std::size_t> activation, T *dx, T *dw, T *db, bool accumulate);
 
+inline double multiplications(std::size_t m, std::size_t n, std::size_t k) {
+    return static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
+}
 // How many threads so many multiplications are worth; and whether they are over before one is likely to be interrupted.
-int threads_for(double multiplications);
-bool over_soon(double multiplications);
+int threads_for(double work);
+bool over_soon(double work);
 
 // dw = x.T @ dz and db = column sums of dz, as affine_backward has them, for several layers; short ones at once, so that the
 // threads wait for each other once. x is (m, in), dz is (m, out) and contiguous.

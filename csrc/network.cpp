@@ -94,8 +94,7 @@ double network_gradient(std::size_t m, MatrixView<T> x, const std::vector<Networ
     std::size_t hidden = 0;
     double work = 0, most_work = 0;
     for (std::size_t i = 0; i <= last; ++i) {
-        const double of_layer =
-            static_cast<double>(m) * static_cast<double>(layers[i].in) * static_cast<double>(layers[i].out);
+        const double of_layer = multiplications(m, layers[i].in, layers[i].out);
         work += of_layer;
         most_work = std::max(most_work, of_layer);
         if (i < last) hidden += padded(m * layers[i].out);

@@ -64,17 +64,17 @@ template <class F> void parallel_for_slots(std::size_t n, std::size_t grain, int
     detail::run_chunks(n, grain < line ? chunk : (chunk + line - 1) / line * line, threads, f);
 }
 
+// The same for f(begin, end) on thread_count() threads.
+template <class F> void parallel_for(std::size_t n, std::size_t grain, F &&f) {
+    parallel_for_slots(n, grain, thread_count(), [&f](std::size_t begin, std::size_t end, int) { f(begin, end); });
+}
+
 // Calls f(number, slot) for tasks 0 .. n - 1 that are long enough to be taken one by one, in any order.
 template <class F> void parallel_tasks(std::size_t n, int threads, F &&f) {
     const auto some = [&f](std::size_t begin, std::size_t end, int slot) {
         for (; begin < end; ++begin) f(begin, slot);
     };
     detail::run_chunks(n, 1, threads, some);
-}
-
-// The same for f(begin, end) on thread_count() threads.
-template <class F> void parallel_for(std::size_t n, std::size_t grain, F &&f) {
-    parallel_for_slots(n, grain, thread_count(), [&f](std::size_t begin, std::size_t end, int) { f(begin, end); });
 }
 
 // What a long call that was asked to end throws.
