@@ -155,6 +155,7 @@ void tiles_below(const TileWork<T> &work) {
             for (std::size_t rows = work.ahead_rows; rows > 0; --rows) {
 #pragma GCC unroll 4
                 for (std::ptrdiff_t j = 0; j < 4; ++j) __builtin_prefetch(ahead + j * work.ahead_line);
+                __builtin_prefetch(ahead + 4 * work.ahead_line - 1); // 256 bytes seldom begin with a line
                 ahead += work.ahead_stride;
             }
             const std::size_t now = left < ask_interval ? left : ask_interval;
@@ -168,6 +169,7 @@ void tiles_below(const TileWork<T> &work) {
 #pragma GCC unroll 8
                     for (std::size_t j = 0; j < Vectors; j += 64 / sizeof(V))
                         __builtin_prefetch(b + packing_ahead * b_stride + j * width<T>);
+                    __builtin_prefetch(b + packing_ahead * b_stride + Vectors * width<T> - 1);
 #pragma GCC unroll 8
                     for (std::size_t j = 0; j < whole; ++j) store(panel + j * width<T>, column[j]);
                     store(panel + whole * width<T>, last_column);
