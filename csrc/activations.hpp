@@ -162,7 +162,7 @@ namespace {
 
 // Bases of functions so cheap, or whose backward is, that memory sets their pace.
 struct LightBackward {};
-struct Light : LightBackward {};
+struct Light {};
 
 // dy where `on`, else 0, for an infinite dy too
 template <class V, class I> PYNN_INLINE V passed(I on, V dy, V saved) {
@@ -291,17 +291,17 @@ template <class V> struct Logistic<V, true> {
     }
 };
 
-struct relu : Light {
+struct relu {
     template <class V> static PYNN_INLINE V forward(V x) { return select(x <= 0, V{}, x); }
     template <class V> static PYNN_INLINE V backward(V dy, V y) { return passed(y > 0, dy, y); }
 };
 
-struct relu6 : Light {
+struct relu6 {
     template <class V> static PYNN_INLINE V forward(V x) { return select(x <= 0, V{}, select(x > 6, 6 - V{}, x)); }
     template <class V> static PYNN_INLINE V backward(V dy, V y) { return passed((y > 0) & (y < 6), dy, y); }
 };
 
-struct leaky_relu : Light {
+struct leaky_relu {
     template <class V> static PYNN_INLINE V forward(V x, V slope) {
         return keep_nan(slope, select(x > 0, x, x * slope));
     }
@@ -320,7 +320,7 @@ struct prelu {
     }
 };
 
-struct elu : LightBackward {
+struct elu {
     template <class V> static PYNN_INLINE V forward(V x) {
         return select(x > 0, x, with_sign_of(rounded_expm1(select(x > 0, V{}, x)), x));
     }
@@ -334,7 +334,7 @@ struct elu : LightBackward {
     }
 };
 
-struct celu : LightBackward {
+struct celu {
     template <class V> static PYNN_INLINE V forward(V x) { return elu::forward(x); }
     template <class V> static PYNN_INLINE V forward(V x, V alpha) {
         V t = select(x > 0, V{}, x) / alpha;
@@ -369,7 +369,7 @@ struct celu : LightBackward {
     }
 };
 
-struct selu : LightBackward {
+struct selu {
     static constexpr double scale = 1.0507009873554805, scaled_alpha = 1.7580993408473766;
     static constexpr double scaled_alpha_low = 0x1.092dbf6372048p-54;
     template <class V> static PYNN_INLINE V forward(V x) {
@@ -563,7 +563,7 @@ struct mish {
     }
 };
 
-struct sigmoid : LightBackward {
+struct sigmoid {
     template <class V> static PYNN_INLINE V forward(V x) {
         if constexpr (by_table<V>) {
             return Logistic<V>(biased_exp(at_least(-far<float>, negative_magnitude(x)))).at(x);
@@ -580,7 +580,7 @@ struct sigmoid : LightBackward {
     template <class V> static PYNN_INLINE V backward(V dy, V y) { return dy * fma(-y, y, y); }
 };
 
-struct tanh : LightBackward {
+struct tanh {
     template <class V> static PYNN_INLINE V forward(V x) {
         if constexpr (by_table<V>) {
             return with_sign_of(short_tanh(magnitude(x)), x);
@@ -741,7 +741,7 @@ struct squareplus {
     }
 };
 
-struct softsign : LightBackward {
+struct softsign {
     template <class V> static PYNN_INLINE V forward(V x) {
         V a = magnitude(x), limit = splat<V>(sizeof(element<V>) == 4 ? 0x1p30f : 0x1p60);
         a = select(a > limit, limit, a);
@@ -753,7 +753,7 @@ struct softsign : LightBackward {
     }
 };
 
-struct hard_sigmoid : Light {
+struct hard_sigmoid {
     template <class V> static PYNN_INLINE Parts<V> line(V x) { // (x + 3) / 6
         return product(two_sum(x, 3 - V{}), constant<V>(0x1.5555555555555p-3, 0x1.5555555555555p-57));
     }
@@ -761,7 +761,7 @@ struct hard_sigmoid : Light {
     template <class V> static PYNN_INLINE V backward(V dy, V y) { return passed((y > 0) & (y < 1), dy / 6, y); }
 };
 
-struct hard_swish : Light {
+struct hard_swish {
     template <class V> static PYNN_INLINE V forward(V x) {
         V bounded = bounded_by(3, x);
         Parts<V> gate = hard_sigmoid::line(bounded);
@@ -774,7 +774,7 @@ struct hard_swish : Light {
     }
 };
 
-struct hard_tanh : Light {
+struct hard_tanh {
     template <class V> static PYNN_INLINE V forward(V x, V least, V greatest) {
         return if_valid(least <= greatest, select(x < least, least, select(x > greatest, greatest, x)));
     }
@@ -783,7 +783,7 @@ struct hard_tanh : Light {
     }
 };
 
-struct hard_shrink : Light {
+struct hard_shrink {
     template <class V> static PYNN_INLINE V forward(V x, V lambda) {
         return if_valid(lambda >= 0, select(magnitude(x) <= lambda, V{}, x));
     }
@@ -792,7 +792,7 @@ struct hard_shrink : Light {
     }
 };
 
-struct soft_shrink : Light {
+struct soft_shrink {
     template <class V> static PYNN_INLINE V forward(V x, V lambda) {
         return if_valid(lambda >= 0, select(magnitude(x) <= lambda, V{}, x - with_sign_of(lambda, x)));
     }
@@ -801,7 +801,7 @@ struct soft_shrink : Light {
     }
 };
 
-struct threshold : Light {
+struct threshold {
     template <class V> static PYNN_INLINE V forward(V x, V threshold, V value) {
         return keep_nan(threshold, select(x <= threshold, value, x));
     }
@@ -810,7 +810,7 @@ struct threshold : Light {
     }
 };
 
-struct exponential : LightBackward {
+struct exponential {
     template <class V> static PYNN_INLINE V forward(V x) {
         if constexpr (by_table<V>) {
             auto e = short_exp(at_most(EighthConstants::greatest, x));
@@ -824,7 +824,7 @@ struct exponential : LightBackward {
     template <class V> static PYNN_INLINE V backward(V dy, V y) { return dy * y; }
 };
 
-struct linear : Light {
+struct linear {
     template <class V> static PYNN_INLINE V forward(V x) { return x; }
     template <class V> static PYNN_INLINE V backward(V dy, V y) { return keep_nan(y, dy); }
 };

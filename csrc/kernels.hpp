@@ -63,8 +63,6 @@ template <class T> struct Kernels {
     // Elementwise; in place is allowed where pointers are equal.
     void (*forward[activation_count])(const T *x, T *y, std::size_t n);
     void (*backward[activation_count])(const T *dy, const T *saved, T *dx, std::size_t n);
-    // Whether memory sets their pace, rather than arithmetic
-    bool light_forward[activation_count], light_backward[activation_count];
     // The same with parameters: values[j] is one number where steps[j] is 0, else one per element.
     void (*forward_given[activation_count])(const T *x, const T *const *values, const std::size_t *steps, T *y,
                                             std::size_t n);

@@ -18,11 +18,11 @@ static_assert(std::is_same_v<npy_intp, std::ptrdiff_t>);
 
 // One call of NumPy for an elementwise function; call as in strided.hpp.
 template <class Family, class From, class T, class Call>
-void elementwise_loop(char **operands, npy_intp n, const npy_intp *steps, Call call, bool light = false) {
+void elementwise_loop(char **operands, npy_intp n, const npy_intp *steps, Call call) {
     constexpr int inputs = Family::inputs;
     const bool chained = inputs > 1 && Family::outputs == 1 && n > 1 &&
                          (steps[inputs] == 0 || operands[0] + steps[0] == operands[inputs]);
-    if (!chained) return elementwise<Family, From, T>(operands, n, steps, call, light);
+    if (!chained) return elementwise<Family, From, T>(operands, n, steps, call);
     // reduce and accumulate: each result is an operand of the next one
     StandardEnvironment environment;
     std::size_t parameter_steps[Parameters::most] = {};
@@ -45,12 +45,9 @@ struct Forward : Elementwise<1> {
     template <class From, class T>
     static void loop(char **operands, const npy_intp *n, const npy_intp *steps, void *data) {
         auto kernel = active_kernels_of<T>().forward[index_of(data)];
-        elementwise_loop<Forward, From, T>(
-            operands, n[0], steps,
-            [kernel](const T *const *x, const std::size_t *, T *const *y, std::size_t count) {
-                kernel(x[0], y[0], count);
-            },
-            active_kernels_of<T>().light_forward[index_of(data)]);
+        elementwise_loop<Forward, From, T>(operands, n[0], steps,
+                                           [kernel](const T *const *x, const std::size_t *, T *const *y,
+                                                    std::size_t count) { kernel(x[0], y[0], count); });
     }
 };
 
@@ -58,12 +55,9 @@ struct Backward : Elementwise<2> {
     template <class From, class T>
     static void loop(char **operands, const npy_intp *n, const npy_intp *steps, void *data) {
         auto kernel = active_kernels_of<T>().backward[index_of(data)];
-        elementwise_loop<Backward, From, T>(
-            operands, n[0], steps,
-            [kernel](const T *const *x, const std::size_t *, T *const *y, std::size_t count) {
-                kernel(x[0], x[1], y[0], count);
-            },
-            active_kernels_of<T>().light_backward[index_of(data)]);
+        elementwise_loop<Backward, From, T>(operands, n[0], steps,
+                                            [kernel](const T *const *x, const std::size_t *, T *const *y,
+                                                     std::size_t count) { kernel(x[0], x[1], y[0], count); });
     }
 };
 

@@ -87,8 +87,8 @@ template <int Inputs, int Parameters = 0, int Outputs = 1> struct Elementwise {
     }
 };
 
-// Results that no cache keeps, of light functions: they are made in a small buffer, part by part, and copied past the caches, which then need
-// not read what is overwritten.
+// Results that no cache keeps are made in a small buffer, part by part, and copied past the caches, which then need not read
+// what is overwritten; and what looks up tables does not wait for its own stores.
 inline constexpr std::size_t least_past_cache = std::size_t(32) << 20; // bytes of a result
 template <int Inputs, int Outputs, class T, class Call>
 void call_past_cache(const T *const (&in)[Inputs], const bool (&moves)[Inputs], const std::size_t *parameter_steps,
@@ -107,9 +107,9 @@ void call_past_cache(const T *const (&in)[Inputs], const bool (&moves)[Inputs], 
     kernels.finish_past_cache();
 }
 
-// call(inputs, steps of parameters: 0 or 1, outputs, n) for operands of type From, computed as T. light: see kernels.hpp.
+// call(inputs, steps of parameters: 0 or 1, outputs, n) for operands of type From, computed as T.
 template <class Family, class From, class T, class Call>
-void elementwise(char *const *operands, std::ptrdiff_t n, const std::ptrdiff_t *steps, Call call, bool light = false) {
+void elementwise(char *const *operands, std::ptrdiff_t n, const std::ptrdiff_t *steps, Call call) {
     constexpr int inputs = Family::inputs, count_of_operands = Family::operands;
     std::size_t parameter_steps[Parameters::most] = {};
     bool contiguous = std::is_same_v<From, T>;
@@ -118,7 +118,7 @@ void elementwise(char *const *operands, std::ptrdiff_t n, const std::ptrdiff_t *
         if (is_parameter) parameter_steps[j - inputs + Family::parameters] = steps[j] != 0;
         contiguous = contiguous && (steps[j] == sizeof(T) || n == 1 || (is_parameter && steps[j] == 0));
     }
-    bool past_cache = light && static_cast<std::size_t>(n) * sizeof(T) >= least_past_cache, moves[inputs];
+    bool past_cache = static_cast<std::size_t>(n) * sizeof(T) >= least_past_cache, moves[inputs];
     for (int j = 0; j < inputs; ++j) {
         moves[j] = steps[j] != 0;
         for (int k = inputs; k < count_of_operands; ++k) past_cache = past_cache && operands[j] != operands[k];

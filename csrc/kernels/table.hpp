@@ -20,8 +20,6 @@ namespace {
 
 #define PYNN_FORWARD(name, ...) forward_loop<PYNN_ISA::name, T>,
 #define PYNN_BACKWARD(name, ...) backward_loop<PYNN_ISA::name, T>,
-#define PYNN_LIGHT(name, ...) std::is_base_of_v<Light, PYNN_ISA::name>,
-#define PYNN_LIGHT_BACKWARD(name, ...) std::is_base_of_v<LightBackward, PYNN_ISA::name>,
 #define PYNN_FORWARD_GIVEN(name, ...) forward_given_loop<PYNN_ISA::name, T>,
 #define PYNN_BACKWARD_GIVEN(name, ...) backward_given_loop<PYNN_ISA::name, T>,
 #define PYNN_FILL(name, ...) fill_loop<PYNN_ISA::name, Same<T>>,
@@ -32,8 +30,6 @@ template <class T>
 constexpr Kernels<T> kernels = {
     {PYNN_ACTIVATIONS(PYNN_FORWARD)},
     {PYNN_ACTIVATIONS(PYNN_BACKWARD)},
-    {PYNN_ACTIVATIONS(PYNN_LIGHT)},
-    {PYNN_ACTIVATIONS(PYNN_LIGHT_BACKWARD)},
     {PYNN_ACTIVATIONS(PYNN_FORWARD_GIVEN)},
     {PYNN_ACTIVATIONS(PYNN_BACKWARD_GIVEN)},
     prelu_backward_loop<T>,
@@ -77,8 +73,6 @@ constexpr Kernels<T> kernels = {
 };
 #undef PYNN_FORWARD
 #undef PYNN_BACKWARD
-#undef PYNN_LIGHT
-#undef PYNN_LIGHT_BACKWARD
 #undef PYNN_FORWARD_GIVEN
 #undef PYNN_BACKWARD_GIVEN
 #undef PYNN_FILL
