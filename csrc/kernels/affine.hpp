@@ -186,7 +186,7 @@ void tiles_below(const TileWork<T> &work) {
 #pragma GCC unroll 8
                     for (std::size_t j = 0; j < whole; ++j) sum[i][j] = fma(x, column[j], sum[i][j]);
                     if constexpr (Half)
-                        last_sum[i] = fma(half_of<false>(x), last_column, last_sum[i]);
+                        last_sum[i] = fma(half_of<false>(x), last_column, last_sum[i]), keep_here(last_sum[i]);
                     else
                         last_sum[i] = fma(x, last_column, last_sum[i]);
                 }

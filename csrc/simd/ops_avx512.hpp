@@ -17,6 +17,8 @@ PYNN_INLINE half_vec<float> fma(half_vec<float> a, half_vec<float> b, half_vec<f
 PYNN_INLINE half_vec<double> fma(half_vec<double> a, half_vec<double> b, half_vec<double> c) {
     return _mm256_fmadd_pd(a, b, c);
 }
+// v is computed here, not later: GCC 12 puts off a tile's half vectors, and its factors then do not fit the registers.
+template <class V> PYNN_INLINE void keep_here(V &v) { asm volatile("" : "+v"(v)); }
 PYNN_INLINE vec<float> sqrt(vec<float> v) { return _mm512_maskz_sqrt_ps(0xffff, v); }
 PYNN_INLINE vec<double> sqrt(vec<double> v) { return _mm512_maskz_sqrt_pd(0xff, v); }
 PYNN_INLINE vec<float> maximum(vec<float> a, vec<float> b) { return _mm512_maskz_max_ps(0xffff, a, b); }
