@@ -592,7 +592,7 @@ template <class T> class BlockProduct {
           panel_((few_ ? vectors_of_tile<T>(block.rows) : Tile<T>::vectors) * width<T>),
           group_(pack_ ? group_columns<T> : panel_), groups_((block.columns + group_ - 1) / group_),
           tiles_(block.rows, Tile<T>::rows), ranges_(row_ranges(block.rows, block_rows<T>)),
-          slots_(workspace_groups(ranges_, groups_)) {}
+          slots_(packs_in_tiles_ && ranges_ == 1 ? 1 : workspace_groups(ranges_, groups_)) {}
 
     void run() {
         Place place{};
@@ -653,9 +653,14 @@ template <class T> class BlockProduct {
         const std::size_t number = (place.start / affine_chunk * groups_ + place.column / group_) % slots_;
         return block_.workspace + number * group_columns<T> * affine_chunk;
     }
+    // From which column of its group's slot on a panel lies. One that no other range reads takes the place of the panel before,
+    // which the first-level cache still has.
+    std::size_t place_of(std::size_t done, std::size_t columns) const {
+        return slots_ == 1 && columns == panel_ ? 0 : done;
+    }
     // Where the panel of so many columns, `done` columns from the group's first, is read.
     const T *panel_of(Place place, std::size_t done, std::size_t columns) const {
-        if (pack_) return slot(place) + done * depth_at(place.start);
+        if (pack_) return slot(place) + place_of(done, columns) * depth_at(place.start);
         if (block_.packed == nullptr) return source(place) + done;
         return block_.packed + (place.column + done) * block_.depth + place.start * panel_padded<T>(columns);
     }
@@ -717,7 +722,7 @@ template <class T> class BlockProduct {
         work.ahead_tile = static_cast<std::ptrdiff_t>(stream.at_once) * stream.stride;
         const bool narrow = Tile<T>::halves && work.lanes <= width<T> / 2;
         const bool packs = packs_in_tiles_ && place.range == 0 && columns == panel_;
-        work.panel = packs ? slot(place) + done * depth : nullptr;
+        work.panel = packs ? slot(place) + place_of(done, columns) * depth : nullptr;
         auto below = [&](std::size_t row, std::size_t rows, std::size_t t,
                          std::size_t count) __attribute__((always_inline)) {
             const std::ptrdiff_t i = static_cast<std::ptrdiff_t>(row);
