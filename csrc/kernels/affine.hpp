@@ -573,8 +573,13 @@ template <class T, std::size_t Rows, std::size_t Groups> void few_rows(const Pro
 }
 
 template <class T> void activate(const ProductBlock<T> &block, std::size_t begin, std::size_t end) {
-    if (block.activation == nullptr) return;
+    if (block.activation == nullptr || begin == end) return;
     T *y = block.c + static_cast<std::ptrdiff_t>(begin) * block.c_row;
+    if (block.c_row ==
+        static_cast<std::ptrdiff_t>(block.columns)) { // one call: short rows cost as much as their elements
+        block.activation(y, y, (end - begin) * block.columns);
+        return;
+    }
     for (std::size_t i = begin; i < end; ++i, y += block.c_row) block.activation(y, y, block.columns);
 }
 
