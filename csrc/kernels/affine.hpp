@@ -573,13 +573,11 @@ template <class T, std::size_t Rows, std::size_t Groups> void few_rows(const Pro
 }
 
 template <class T> void activate(const ProductBlock<T> &block, std::size_t begin, std::size_t end) {
-    if (block.activation == nullptr || begin == end) return;
+    if (block.activation == nullptr) return;
     T *y = block.c + static_cast<std::ptrdiff_t>(begin) * block.c_row;
-    if (block.c_row ==
-        static_cast<std::ptrdiff_t>(block.columns)) { // one call: short rows cost as much as their elements
-        block.activation(y, y, (end - begin) * block.columns);
-        return;
-    }
+    const auto columns = static_cast<std::ptrdiff_t>(block.columns);
+    // In one call where it can be, as one for a short row costs as much as its elements.
+    if (block.c_row == columns) return block.activation(y, y, (end - begin) * block.columns);
     for (std::size_t i = begin; i < end; ++i, y += block.c_row) block.activation(y, y, block.columns);
 }
 
