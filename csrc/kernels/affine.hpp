@@ -520,6 +520,37 @@ template <class T, std::size_t Rows> void row_by_row(const ProductBlock<T> &bloc
     }
 }
 
+// One row of a times so few columns of a b read in place that their sums stay in registers: b goes by once, in order. The last
+// vector begins early, among columns of the one before.
+constexpr std::size_t most_vectors_of_row = 8;
+template <class T, std::size_t Vectors> void one_row(const ProductBlock<T> &block) {
+    using V = vec<T>;
+    const std::size_t last = block.columns - width<T>;
+    const auto at = [last](std::size_t j)
+                        __attribute__((always_inline)) { return j + 1 < Vectors ? j * width<T> : last; };
+    const T *a = block.a, *b = block.b;
+    V total[Vectors] = {};
+    for (std::size_t start = 0; start < block.depth; start += affine_chunk) {
+        const std::size_t depth = block.depth - start < affine_chunk ? block.depth - start : affine_chunk;
+        V sum[Vectors] = {};
+        for (std::size_t k = 0; k < depth; ++k, a += block.a_column, b += block.b_row) {
+            const V x = splat<V>(*a);
+#pragma GCC unroll 8
+            for (std::size_t j = 0; j < Vectors; ++j) sum[j] = fma(x, load<V>(b + at(j)), sum[j]);
+        }
+#pragma GCC unroll 8
+        for (std::size_t j = 0; j < Vectors; ++j) total[j] = start == 0 ? sum[j] : total[j] + sum[j];
+    }
+#pragma GCC unroll 8
+    for (std::size_t j = 0; j < Vectors; ++j)
+        store(block.c + at(j), block.bias == nullptr ? total[j] : total[j] + load<V>(block.bias + at(j)));
+}
+template <class T, std::size_t... I>
+void one_row(const ProductBlock<T> &block, std::size_t vectors, std::index_sequence<I...>) {
+    constexpr void (*functions[])(const ProductBlock<T> &) = {one_row<T, I + 1>...};
+    functions[vectors - 1](block);
+}
+
 // Few rows of a times columns of b that lie each in a line: blocks are transposed in registers and used at once, since
 // packing would cost more than the product. Groups vectors of columns at a time, so that the chains do not wait for each other.
 template <class T, std::size_t Rows, std::size_t Groups> void few_rows(const ProductBlock<T> &block) {
@@ -766,7 +797,11 @@ template <class T> void product_block(const ProductBlock<T> &block) {
         constexpr void (*functions[2][most_rows_in_place])(const ProductBlock<T> &) = {
             {few_rows<T, 1, 2>, few_rows<T, 2, 2>, few_rows<T, 3, 1>, few_rows<T, 4, 1>},
             {row_by_row<T, 1>, row_by_row<T, 2>, row_by_row<T, 3>, row_by_row<T, 4>}};
-        functions[block.b_column == 1][block.rows - 1](block);
+        const std::size_t vectors = (block.columns + width<T> - 1) / width<T>;
+        if (block.rows == 1 && block.b_column == 1 && block.columns >= width<T> && vectors <= most_vectors_of_row)
+            one_row(block, vectors, std::make_index_sequence<most_vectors_of_row>());
+        else
+            functions[block.b_column == 1][block.rows - 1](block);
         activate(block, 0, block.rows);
         return;
     }
