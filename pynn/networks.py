@@ -137,7 +137,7 @@ class MultiLayerNet:
             raise ValueError(
                 f"activation must be one of {', '.join(ACTIVATIONS)}; got {activation!r}"
             )
-        self.activation = str(activation).lower()
+        self._activation = str(activation).lower()
         self.weight_init_std = weight_init_std
         self.weight_decay_lambda = number("weight_decay_lambda", weight_decay_lambda, least=0)
         self.use_dropout, self.use_batchnorm = bool(use_dropout), bool(use_batchnorm)
@@ -170,6 +170,11 @@ class MultiLayerNet:
         self._keys = tuple(self.params) if plain else None
         self._names = frozenset(self.params)
         self._twice = self.dtype == np.float64
+
+    @property
+    def activation(self) -> str:
+        """The hidden layers' activation."""
+        return self._activation
 
     def predict(self, x: npt.ArrayLike, train_flg: bool = False) -> Array:
         """Compute the scores of the classes, before the softmax.
@@ -258,7 +263,12 @@ class MultiLayerNet:
             New arrays, under the keys of `params`. The loss, without the decay, is
             ``last_layer.loss``.
         """
-        if self._keys is not None and get_backend() == "pynn":
+        if (
+            self._keys is not None
+            and type(self.last_layer) is SoftmaxWithLoss
+            and type(self).predict is MultiLayerNet.predict
+            and get_backend() == "pynn"
+        ):
             if len(self.params) != len(self._names):
                 self._check_names()
             t = unmasked_array("t", t)
@@ -268,7 +278,7 @@ class MultiLayerNet:
                     self._keys,
                     x,
                     t,
-                    self.activation,
+                    self._activation,
                     self._weight_decay_lambda,
                     self._twice,
                 )

@@ -144,6 +144,8 @@ class Optimizer:
     def state_dict(self) -> dict[str, Array]:
         """Return copies of the arrays that the next step depends on, and the number of steps.
 
+        Hyperparameters are not among them.
+
         Returns
         -------
         dict of str to ndarray
@@ -197,10 +199,15 @@ class Optimizer:
         for name, dictionary in found.items():
             setattr(self, name, dictionary)
 
+    @property
+    def hyperparameters(self) -> tuple[str, ...]:
+        """The names of the attributes that say how a step is taken."""
+        return (*self._hyperparameters, "weight_decay", "clip_value", "clip_norm")
+
     def __repr__(self) -> str:
         """Show the hyperparameters."""
-        names = [*self._hyperparameters, "weight_decay", "clip_value", "clip_norm"]
-        return f"{type(self).__name__}({', '.join(f'{n}={getattr(self, n)!r}' for n in names)})"
+        values = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.hyperparameters)
+        return f"{type(self).__name__}({values})"
 
 
 class SGD(Optimizer):

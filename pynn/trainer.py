@@ -15,6 +15,7 @@ import numpy.typing as npt
 from . import optimizers, random
 from ._checkpoint import load, package, save
 from ._checks import as_float, integer, unmasked_array
+from .layers import IdentityWithLoss, SigmoidWithLoss
 
 __all__ = ["Trainer"]
 
@@ -28,7 +29,8 @@ class Trainer:
     ----------
     network : MultiLayerNet, Sequential or alike
         With ``params``, ``gradient(x, t)`` and ``accuracy(x, t)``, and a ``last_layer`` with
-        ``loss``; for checkpoints with ``state_dict`` and ``load_state_dict``.
+        ``loss``; for checkpoints with ``state_dict`` and ``load_state_dict``. It must classify: one
+        that ends in `IdentityWithLoss` or `SigmoidWithLoss` has no accuracy to be evaluated.
     x_train, t_train : array of shape (n, ...)
         What to learn.
     x_test, t_test : array, optional
@@ -49,16 +51,19 @@ class Trainer:
     rng : None, int, sequence of ints, SeedSequence or Generator
         Seed of the shuffling: see `pynn.random.key`.
     callbacks : sequence of callable, optional
-        Called with the trainer after every epoch, when it has been evaluated; one that returns True
-        ends the training.
+        Called with the trainer after every epoch, when it has been evaluated; one that returns
+        something true ends the training.
     patience : int, optional
         Ends the training when so many epochs in turn bring no better accuracy with the test part
         (without one, with the training part). The parameters stay the last ones.
     checkpoint : path, optional
-        Where to `save` after every epoch, before the callbacks.
+        Where to `save` after every epoch, after the callbacks, which may have changed the optimizer's
+        hyperparameters.
 
     Attributes
     ----------
+    x_train, t_train, batch_size
+        As given; to train with others, make another trainer.
     current_iter, current_epoch : int
         Batches and epochs done.
     train_loss_list : list of float
@@ -115,8 +120,13 @@ class Trainer:
         for name in ("params", "gradient", "accuracy", "last_layer"):
             if not hasattr(network, name):
                 raise TypeError(f"network must have {name}; got {network!r}")
+        if isinstance(network.last_layer, IdentityWithLoss | SigmoidWithLoss):
+            raise ValueError(
+                "network must classify, as its accuracy is evaluated;"
+                f" got one that ends in {type(network.last_layer).__name__}"
+            )
         self.network = network
-        self.x_train, self.t_train = _samples("train", x_train, t_train)
+        self._x_train, self._t_train = _samples("train", x_train, t_train)
         if (x_test is None) != (t_test is None):
             raise ValueError("x_test and t_test must be given together; got one alone")
         self.x_test: Array | None = None
@@ -128,7 +138,7 @@ class Trainer:
         if self.x_test is not None and not len(self.x_test):
             raise ValueError("x_test must have at least one sample; got none")
         self.epochs = integer("epochs", epochs, least=0)
-        self.batch_size = integer("mini_batch_size", mini_batch_size, least=1)
+        self._batch_size = integer("mini_batch_size", mini_batch_size, least=1)
         self.optimizer = _optimizer(optimizer, optimizer_param)
         self.evaluate_sample_num_per_epoch = (
             None
@@ -152,6 +162,21 @@ class Trainer:
         self.test_acc_list: list[float] = []
         self._order: tuple[int, Array] | None = None
         self._buffers: tuple[Array, Array] | None = None
+
+    @property
+    def x_train(self) -> Array:
+        """The inputs to learn from."""
+        return self._x_train
+
+    @property
+    def t_train(self) -> Array:
+        """Their targets."""
+        return self._t_train
+
+    @property
+    def batch_size(self) -> int:
+        """The samples of a batch."""
+        return self._batch_size
 
     @property
     def iter_per_epoch(self) -> int:
@@ -191,15 +216,15 @@ class Trainer:
         the batch that was interrupted may have moved dropout and running moments on.
         """
         with self._progress() as advance:
-            while self.current_epoch < self.epochs:
+            while self.current_epoch < self.epochs and not self._lost_patience():
                 for _ in range(self.current_iter, (self.current_epoch + 1) * self.iter_per_epoch):
                     self.train_step()
                     advance()
                 self._evaluate()
+                stop = [callback(self) for callback in self.callbacks]  # all of them are called
                 if self.checkpoint is not None:
                     self.save(self.checkpoint)
-                stop = [callback(self) for callback in self.callbacks]  # all of them are called
-                if any(stop) or self._lost_patience():
+                if any(stop):
                     break
 
     def _evaluate(self) -> None:
@@ -227,22 +252,20 @@ class Trainer:
 
     @contextlib.contextmanager
     def _progress(self) -> Iterator[Callable[[], None]]:
+        console = None
         if self.verbose:
             with contextlib.suppress(ImportError):
                 from rich.console import Console
                 from rich.progress import Progress
 
                 console = Console(stderr=True)
-                if console.is_terminal:
-                    with Progress(console=console, transient=True) as bar:
-                        task = bar.add_task(
-                            "Training",
-                            total=self.epochs * self.iter_per_epoch,
-                            completed=self.current_iter,
-                        )
-                        yield lambda: bar.advance(task)
-                    return
-        yield lambda: None
+        if console is None or not console.is_terminal:
+            yield lambda: None
+            return
+        with Progress(console=console, transient=True) as bar:
+            total = self.epochs * self.iter_per_epoch
+            task = bar.add_task("Training", total=total, completed=self.current_iter)
+            yield lambda: bar.advance(task)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a checkpoint: the network, the optimizer, and where the training is.
@@ -257,6 +280,7 @@ class Trainer:
         arrays |= {f"optimizer.{k}": a for k, a in self.optimizer.state_dict().items()}
         told = {name: getattr(self, name) for name in _PROGRESS}
         told |= {"batches": self._batches(), "kinds": self._kinds()}
+        told["hyperparameters"] = self._hyperparameters()
         save(path, arrays, {"pynn.trainer": json.dumps(told)})
 
     def _batches(self) -> dict[str, int]:
@@ -269,17 +293,29 @@ class Trainer:
         for name, layer in layers.items() if isinstance(layers, Mapping) else ():
             activation = getattr(layer, "activation", None)
             text = f" with {activation}" if isinstance(activation, str) else ""
-            kinds[f"layer {name}"] = type(layer).__name__ + text
+            numbers = [f"{n} {getattr(layer, n)}" for n in _LAYER_NUMBERS if hasattr(layer, n)]
+            kinds[f"layer {name}"] = ", ".join([type(layer).__name__ + text, *numbers])
+        if hasattr(self.network, "weight_decay_lambda"):
+            kinds["weight_decay_lambda"] = str(self.network.weight_decay_lambda)
         return kinds
+
+    def _hyperparameters(self) -> dict[str, float | None]:
+        """Return the optimizer's, which a callback may have changed."""
+        names = getattr(self.optimizer, "hyperparameters", ())
+        values = {name: getattr(self.optimizer, name) for name in names}
+        return {name: None if value is None else float(value) for name, value in values.items()}
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Take over a checkpoint, to continue to the same bits.
 
+        The optimizer takes over its hyperparameters, too, as in PyTorch: the learning rate that a
+        callback had come to.
+
         Parameters
         ----------
         path : path
-            What `save` wrote, of a network with the same layers, shapes and dtypes, an optimizer of
-            the same class, and the same number of samples and batch size.
+            What `save` wrote, of a network with the same layers, shapes, dtypes and weight decay, an
+            optimizer of the same class, and the same number of samples and batch size.
 
         Raises
         ------
@@ -292,6 +328,7 @@ class Trainer:
             told = json.loads(text["pynn.trainer"])
             progress = {name: check(name, told[name]) for name, check in _PROGRESS.items()}
             batches, kinds = told["batches"], dict(told["kinds"])
+            hyperparameters = dict(told["hyperparameters"])
             for name, array in arrays.items():
                 part, _, key = name.partition(".")
                 parts[part][key] = array
@@ -326,11 +363,18 @@ class Trainer:
         _check_dtypes("network", parts["network"], held)
         if isinstance(self.optimizer, optimizers.Optimizer):
             _check_optimizer(parts["optimizer"], self.network.params)
-        before = self.optimizer.state_dict()
+        before, values = self.optimizer.state_dict(), self._hyperparameters()
+        if hyperparameters.keys() != values.keys():
+            raise ValueError(
+                f"path must be a checkpoint with hyperparameters {', '.join(values)};"
+                f" got {', '.join(hyperparameters)}"
+            )
         try:
+            _set(self.optimizer, hyperparameters)
             self.optimizer.load_state_dict(parts["optimizer"])
             self.network.load_state_dict(parts["network"])
         except BaseException as error:
+            _set(self.optimizer, values)
             self.optimizer.load_state_dict(before)
             if isinstance(error, TypeError):
                 raise ValueError(f"path must be a checkpoint of a Trainer; {error}") from None
@@ -357,6 +401,17 @@ _PROGRESS: dict[str, Callable[[str, Any], Any]] = {
     "train_acc_list": _floats,
     "test_acc_list": _floats,
 }
+
+
+# What tells one layer of a class from another, beside its arrays and activation
+_LAYER_NUMBERS = ("dropout_ratio", "inverted", "momentum", "eps")
+
+
+def _set(optimizer: Any, hyperparameters: Mapping[str, float | None]) -> None:
+    for name, value in hyperparameters.items():
+        setattr(optimizer, name, value)
+    if hyperparameters:
+        optimizer.update({}, {})  # which checks them
 
 
 def _check_dtypes(part: str, found: Mapping[str, Array], held: Mapping[str, Any]) -> None:

@@ -447,6 +447,83 @@ def test_checkpoints_after_epochs(digits, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
+def test_a_schedule_and_patience_resume(digits, tmp_path):
+    """A learning rate that a callback changes, and an end by patience: as without a break."""
+    pytest.importorskip("safetensors")
+    path = tmp_path / "checkpoint"
+
+    def halve(trainer):
+        trainer.optimizer.lr *= 0.5
+
+    def made(epochs, **more):
+        given = dict(optimizer_param={"lr": 0.1}, verbose=False, rng=0, callbacks=[halve])
+        return Trainer(network(), *digits, epochs, 32, "Momentum", **given, **more)
+
+    straight, first, second = made(4), made(2, checkpoint=path), made(4)
+    straight.train()
+    first.train()
+    second.load(path)
+    assert second.optimizer.lr == 0.025
+    second.train()
+    assert state_of(second) == state_of(straight)
+
+    patient = Trainer(network(), *digits, 50, 32, optimizer_param={"lr": 1e-30}, verbose=False)
+    patient.patience, patient.checkpoint = 2, path
+    patient.train()
+    done = patient.current_epoch
+    assert done < 50
+    patient.load(path)
+    patient.train()
+    assert patient.current_epoch == done
+
+
+def test_what_a_trainer_keeps(digits):
+    """Samples and batch size stay; so does the network's activation."""
+    trainer = Trainer(network(), *digits, verbose=False)
+    for name in ("x_train", "t_train", "batch_size"):
+        with pytest.raises(AttributeError, match=name):
+            setattr(trainer, name, getattr(trainer, name)[:10] if name != "batch_size" else 5)
+    with pytest.raises(AttributeError, match="activation"):
+        trainer.network.activation = "tanh"
+
+
+def test_other_loss_or_scores(rng):
+    """A network with another last layer, or whose predict is another, goes layer by layer."""
+
+    class Half(layers.SoftmaxWithLoss):
+        def forward(self, x, t):
+            return super().forward(x, t) / 2
+
+        def backward(self, dout=1.0):
+            return super().backward(dout) / 2
+
+    class Doubled(MultiLayerNet):
+        def predict(self, x, train_flg=False):
+            return 2 * super().predict(x, train_flg)
+
+    x, t = rng.standard_normal((6, 12)), rng.integers(0, 5, 6)
+    net = MultiLayerNet(*SIZES, "tanh", dtype=np.float64, rng=0)
+    whole = net.gradient(x, t)
+    net.last_layer = Half()
+    for name, half in net.gradient(x, t).items():
+        np.testing.assert_allclose(2 * half, whole[name], 1e-14, 1e-17)
+    net = Doubled(12, [4], 5, "tanh", dtype=np.float64, rng=0)
+    net.gradient(x, t)
+    assert net.last_layer.loss == net.loss(x, t)
+
+
+def test_an_import_error_under_the_bar(digits, monkeypatch):
+    """What a callback raises comes out as it is, with a bar too."""
+    console = pytest.importorskip("rich.console").Console
+    monkeypatch.setattr(console, "is_terminal", True)
+
+    def fails(trainer):
+        raise ImportError("of the callback")
+
+    with pytest.raises(ImportError, match="of the callback"):
+        Trainer(network(), *digits, 1, callbacks=[fails]).train()
+
+
 def test_interrupted(digits):
     """Ctrl-C within a batch, an evaluation or a callback: nothing is counted that was not done."""
     whole = Trainer(network(), *digits, 3, verbose=False, rng=2)
@@ -510,6 +587,8 @@ def test_files_that_are_no_checkpoint(digits, tmp_path):
     with pytest.raises(FileNotFoundError, match="none"):
         trainer.save(tmp_path / "none" / "checkpoint")
     x, t = digits[:2]
+    moments, decaying = network(), network()
+    moments.layers["BatchNorm1"].momentum, decaying.weight_decay_lambda = 0.5, 0.5
     others = {
         "layer": Trainer(MultiLayerNet(12, [4], 5), x, t, None, None, 1, 32, "Adam"),
         r"W1.*\(12, 4\); got \(12, 17\)": Trainer(
@@ -520,6 +599,8 @@ def test_files_that_are_no_checkpoint(digits, tmp_path):
             network(dtype=np.float64), x, t, None, None, 1, 32, "Adam"
         ),
         "optimizer SGD; got Adam": Trainer(network(), x, t, mini_batch_size=32),
+        "momentum 0.5": Trainer(moments, x, t, None, None, 1, 32, "Adam"),
+        "weight_decay_lambda 0.5": Trainer(decaying, x, t, None, None, 1, 32, "Adam"),
         "optimizer RMSprop; got Adam": Trainer(network(), x, t, None, None, 1, 32, "RMSprop"),
         "optimizer AdamW; got Adam": Trainer(network(), x, t, None, None, 1, 32, "AdamW"),
         "'mini_batch_size': 31": Trainer(network(), x, t, None, None, 1, 31, "Adam"),
@@ -542,6 +623,9 @@ BAD_CHECKPOINTS = {
     "test_acc_list": None,
     "test_acc_list too long": [0.5, 0.5],
     "kinds": "Adam",
+    "hyperparameters": {"lr": 0.1},
+    "hyperparameters of no numbers": dict.fromkeys(optimizers.Adam().hyperparameters, "a"),
+    "hyperparameters out of range": dict.fromkeys(optimizers.Adam().hyperparameters, -1.0),
     "batches": None,
     "optimizer.iter": np.array(0.5),
     "optimizer.iter negative": np.array(-1),
@@ -573,10 +657,10 @@ def test_bad_checkpoints(case, digits, tmp_path):
         arrays[name] = value
     pynn._checkpoint.save(path, arrays, text)
     trainer = Trainer(network(), *digits, 1, 32, "Adam", verbose=False)
-    before = state_of(trainer)
-    with pytest.raises(ValueError, match=r"path must be|state.* must"):
+    before, optimizer = state_of(trainer), repr(trainer.optimizer)
+    with pytest.raises(ValueError, match=r"path must be|state.* must|lr must"):
         trainer.load(path)
-    assert state_of(trainer) == before
+    assert state_of(trainer) == before and repr(trainer.optimizer) == optimizer
 
 
 def test_checkpoints_of_other_dtypes(tmp_path):
