@@ -719,8 +719,17 @@ class Dropout:
         return kept
 
 
+def _share(name: str, value: Any) -> float:
+    found = number(name, value, least=0)
+    if found > 1:
+        raise ValueError(f"{name} must be at most 1; got {value!r}")
+    return found
+
+
 class _Normalization:
     """What the normalizations share: gamma, beta and their gradients."""
+
+    eps = Checked(partial(number, least=0))
 
     def __init__(self, gamma: npt.ArrayLike, beta: npt.ArrayLike | None, eps: float) -> None:
         self.gamma: Array = numbers("gamma", gamma)
@@ -729,7 +738,7 @@ class _Normalization:
             raise ValueError(f"gamma must have shape (features,); got {self.gamma.shape}")
         if self.beta is not None and self.beta.shape != self.gamma.shape:
             raise ValueError(f"beta must have shape {self.gamma.shape}; got {self.beta.shape}")
-        self.eps = number("eps", eps, least=0)
+        self.eps = eps
         self.dgamma: Array | None = None
         self.dbeta: Array | None = None
 
@@ -785,6 +794,8 @@ class BatchNormalization(_Normalization):
     array([0.2, 2. ])
     """
 
+    momentum = Checked(_share)
+
     def __init__(
         self,
         gamma: npt.ArrayLike,
@@ -796,9 +807,7 @@ class BatchNormalization(_Normalization):
         eps: float = 1e-6,
     ) -> None:
         super().__init__(gamma, beta, eps)
-        self.momentum = number("momentum", momentum, least=0)
-        if self.momentum > 1:
-            raise ValueError(f"momentum must be at most 1; got {momentum!r}")
+        self.momentum = momentum
         start = {"running_mean": running_mean, "running_var": running_var}
         for name, value in start.items():
             array = np.zeros(self.gamma.shape) if value is None else real_array(name, value, float)

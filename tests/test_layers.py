@@ -573,6 +573,10 @@ def test_bad_arguments():
             make(*arguments)
     with pytest.raises(ValueError, match="eps"):
         layers.LayerNormalization(np.ones(2), eps=-1)
+    norm = layers.BatchNormalization(np.ones(2), np.ones(2))
+    for name, value in (("momentum", 5), ("momentum", "a"), ("eps", -5), ("eps", np.nan)):
+        with pytest.raises((ValueError, TypeError), match=name):
+            setattr(norm, name, value)
     for layer in (layers.Dropout(), layers.SigmoidWithLoss(), layers.IdentityWithLoss()):
         with pytest.raises(RuntimeError, match="forward"):
             layer.backward(*([np.ones(2)] if isinstance(layer, layers.Dropout) else []))
