@@ -154,6 +154,9 @@ class Trainer:
             package()  # not after an epoch only
             if not isinstance(checkpoint, str | os.PathLike):
                 raise TypeError(f"checkpoint must be a path; got {checkpoint!r}")
+            for name, part in (("network", network), ("optimizer", self.optimizer)):
+                if not hasattr(part, "state_dict") or not hasattr(part, "load_state_dict"):
+                    raise TypeError(f"{name} must have state_dict for checkpoints; got {part!r}")
         self.checkpoint = checkpoint
         self.key = random.key(rng)
         self.current_iter = self.current_epoch = 0
