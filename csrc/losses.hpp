@@ -84,7 +84,9 @@ struct huber { // c: where the parabola goes over into lines
 struct sigmoid_cross_entropy { // x before the sigmoid
     template <class V> static PYNN_INLINE V value(V x, V t, V) {
         V certain = select(x > 0, splat<V>(1), V{}); // of that target an infinite x has no loss: not inf - inf
-        V distance = select(t == certain, V{}, select(x > 0, x, V{}) - x * t);
+        const V infinite = splat<V>(static_cast<element<V>>(__builtin_inf()));
+        V other = select(x == infinite, x * (1 - t), select(x > 0, x, V{}) - x * t);
+        V distance = select(t == certain, V{}, other);
         return distance + softplus::forward(-magnitude(x));
     }
     template <class V> static PYNN_INLINE V slope(V x, V t, V) { return sigmoid::forward(x) - t; }

@@ -951,7 +951,12 @@ _LOSSES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     ),
     "sigmoid_cross_entropy": (
         lambda x, t, c: (
-            np.where(t == (x > 0), 0, np.maximum(x, 0) - x * t) + np.log1p(np.exp(-np.abs(x)))
+            np.where(
+                t == (x > 0),
+                0,
+                np.where(x == np.inf, x * (1 - t), np.maximum(x, 0) - x * t),
+            )
+            + np.log1p(np.exp(-np.abs(x)))
         ),
         lambda x, t, c: _sigmoid(x) - t,
     ),
@@ -1122,7 +1127,8 @@ def update(
         norm, factor = 0.0, 1.0
         for factor in (1.0, 2.0**-600):  # the second where squares are beyond float64
             with np.errstate(over="ignore"):
-                squares = [np.sum(np.square(g * factor, dtype=np.float64)) for _, _, g in triples]
+                scaled = [np.multiply(g, factor, dtype=np.float64) for _, _, g in triples]
+                squares = [np.sum(np.square(g)) for g in scaled]
                 norm = math.sqrt(sum(map(float, squares)))
             if norm != math.inf:
                 break

@@ -108,6 +108,28 @@ def test_callers_rounding_mode(mode, dtype, isa, threads):
         oracles.assert_same_bits(one, other)
 
 
+@pytest.mark.skipif(not ROUNDING, reason="rounding modes of this machine are unknown")
+@pytest.mark.parametrize("name", [n for n in pynn.optimizers.__all__ if n != "Optimizer"])
+def test_callers_rounding_mode_of_a_step(name, dtype):
+    """The constants of an optimizer, too, are rounded to nearest."""
+    rng, environment, found = np.random.default_rng(2), Environment(), []
+    start, grad = rng.standard_normal((2, 231)).astype(dtype)
+    for mode in ("nearest", "up", "down"):
+        w = start.copy()
+        optimizer = getattr(pynn.optimizers, name)(
+            0.7, weight_decay=0.3, clip_value=0.7, clip_norm=9.1
+        )
+        try:
+            environment.rounding(ROUNDING[mode])
+            for _ in range(3):
+                optimizer.update({"w": w}, {"w": grad})
+        finally:
+            environment.rounding(ROUNDING["nearest"])
+        found.append(w)
+    for other in found[1:]:
+        oracles.assert_same_bits(other, found[0])
+
+
 @needs_x86
 def test_callers_flush_to_zero(dtype, isa, threads):
     """Subnormals are kept although the caller flushes them, and the caller goes on flushing."""

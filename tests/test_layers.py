@@ -105,7 +105,8 @@ def test_losses_far_out(backend):
     for dtype in (np.float32, np.float64):
         x = np.array([math.inf, -math.inf], dtype)
         assert layers.SigmoidWithLoss().forward(x, np.array([1, 0])) == 0
-        assert layers.SigmoidWithLoss().forward(x, np.array([1, 0.5])) == math.inf
+        for t in ([1, 0.5], [0.5, 0], [0, 0], [1, 1], [0, 1]):
+            assert layers.SigmoidWithLoss().forward(x, np.array(t)) == math.inf, t
     assert layers.IdentityWithLoss().forward(np.array([math.inf, 1]), np.ones(2)) == math.inf
 
 

@@ -215,6 +215,19 @@ def test_clipping(backend):
         assert np.allclose(w, -np.array(want), rtol=1e-15, atol=0, equal_nan=True), (grad, options)
 
 
+@pytest.mark.parametrize("backend", ["pynn", "numpy"])
+@pytest.mark.parametrize("types", ["ff", "fd", "dd"])
+def test_an_infinite_norm(types, backend):
+    """An infinite element's step is NaN, all others are 0, in float32 as in float64."""
+    pynn.use_backend(backend)
+    params = {"a": np.ones(2, types[0]), "b": np.ones(2, types[1])}
+    grads = {"a": np.array([math.inf, 1], types[0]), "b": np.array([3, 4], types[1])}
+    with np.errstate(invalid="ignore"):
+        optimizers.SGD(1.0, clip_norm=1.0).update(params, grads)
+    assert np.array_equal(params["a"], [math.nan, 1], equal_nan=True)
+    assert np.array_equal(params["b"], [1, 1])
+
+
 @pytest.mark.parametrize("name", HYPERPARAMETERS)
 def test_state(name, dtype, rng):
     """A copy of the state in another optimizer takes the same steps."""

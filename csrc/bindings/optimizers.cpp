@@ -344,17 +344,17 @@ py::object update(py::object name, py::object params_argument, py::object grads_
     for (const Item &item : items) (PyArray_TYPE(item.array(0)) == NPY_FLOAT ? single : twice).push_back(&item);
     {
         WithoutGil unlocked;
+        StandardEnvironment environment; // of the constants in the parameters' types, too
         if (bounded) {
             const std::size_t blocks = Blocks(single, sum_block).count(), others = Blocks(twice, sum_block).count();
             Scratch<double> sums(blocks + others);
             square_blocks<float>(single, sums.get());
             square_blocks<double>(twice, sums.get() + blocks);
-            StandardEnvironment environment;
             auto total = [&] { return active_kernels().sum(sums.get(), blocks + others); };
             double norm = std::sqrt(total()), factor = 1;
-            if (norm == infinity) { // squares beyond float64, next to which those of float32 are nothing
+            if (norm == infinity) { // squares beyond float64, next to which those of finite float32 are nothing
                 factor = 0x1p-600;
-                std::fill_n(sums.get(), blocks, 0.0);
+                for (std::size_t i = 0; i < blocks; ++i) sums.get()[i] = sums.get()[i] == infinity ? infinity : 0;
                 square_blocks<double>(twice, sums.get() + blocks, factor);
                 norm = std::sqrt(total());
             }
