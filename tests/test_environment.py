@@ -130,6 +130,24 @@ def test_callers_rounding_mode_of_a_step(name, dtype):
         oracles.assert_same_bits(other, found[0])
 
 
+@pytest.mark.skipif(not ROUNDING, reason="rounding modes of this machine are unknown")
+def test_callers_rounding_mode_of_conversions(rng):
+    """Nor does it reach gradients that are converted, or the scale of a loss's gradient."""
+    grad, scales, environment = rng.standard_normal(231), rng.random(20).tolist(), Environment()
+    y, found = rng.random((7, 5), np.float32), []
+    for mode in ("nearest", "up", "down"):
+        w = np.zeros(231, np.float32)
+        try:
+            environment.rounding(ROUNDING[mode])
+            pynn.optimizers.SGD(1.0).update({"w": w}, {"w": grad})
+            slopes = [_core.softmax_loss_backward(y, np.zeros(7, int), s) for s in scales]
+        finally:
+            environment.rounding(ROUNDING["nearest"])
+        found.append(np.concatenate([w, np.ravel(slopes)]))
+    for other in found[1:]:
+        oracles.assert_same_bits(other, found[0])
+
+
 @needs_x86
 def test_callers_flush_to_zero(dtype, isa, threads):
     """Subnormals are kept although the caller flushes them, and the caller goes on flushing."""

@@ -70,12 +70,13 @@ py::object softmax_loss_backward(py::object y_argument, py::object t_argument, d
     contiguous(y, type);
     py::object dx = array_like(y);
     with_type(type, [&]<class T>(T) {
-        const T *data = data_of<T>(y), factor = static_cast<T>(scale);
+        const T *data = data_of<T>(y);
         T *result = static_cast<T *>(PyArray_DATA(as_array(dx)));
         WithoutGil unlocked;
         auto kernel = active_kernels_of<T>().scale;
         parallel_for(labels.count, row_grain(labels.classes), [&](std::size_t begin, std::size_t end) {
             const std::size_t n = labels.classes;
+            const T factor = static_cast<T>(scale); // here it is rounded to nearest
             kernel(data + begin * n, factor, result + begin * n, (end - begin) * n);
             for (std::size_t i = begin; i < end; ++i) {
                 const std::size_t at = i * n + static_cast<std::size_t>(labels.data[i]);

@@ -267,6 +267,7 @@ void run(std::size_t optimizer, const std::vector<const Item *> &items, const Up
 py::object update(py::object name, py::object params_argument, py::object grads_argument, py::tuple state_dicts,
                   std::uint64_t step, py::tuple hyperparameters, py::object weight_decay, bool decoupled,
                   py::object clip_value, py::object clip_norm) {
+    const StandardEnvironment environment; // of constants and converted gradients, too
     const std::size_t optimizer = optimizer_index(name);
     const Row &row = rows[optimizer];
     auto dictionary = [](const char *argument, py::object mapping) {
@@ -304,11 +305,8 @@ py::object update(py::object name, py::object params_argument, py::object grads_
     if (constants.clips_value) constants.limit = number("clip_value", clip_value);
     const bool bounded = !clip_norm.is_none();
     const double bound = bounded ? number("clip_norm", clip_norm) : 0;
-    {
-        StandardEnvironment environment;
-        row.make(values, step, constants.value);
-        constants.shrink = 1 - values[0] * decay;
-    }
+    row.make(values, step, constants.value);
+    constants.shrink = 1 - values[0] * decay;
 
     std::vector<Item> items;
     items.reserve(static_cast<std::size_t>(PyDict_GET_SIZE(params.ptr())));
@@ -344,7 +342,6 @@ py::object update(py::object name, py::object params_argument, py::object grads_
     for (const Item &item : items) (PyArray_TYPE(item.array(0)) == NPY_FLOAT ? single : twice).push_back(&item);
     {
         WithoutGil unlocked;
-        StandardEnvironment environment; // of the constants in the parameters' types, too
         if (bounded) {
             const std::size_t blocks = Blocks(single, sum_block).count(), others = Blocks(twice, sum_block).count();
             Scratch<double> sums(blocks + others);
