@@ -160,10 +160,6 @@ enum class ActivationNumber : std::size_t { PYNN_ACTIVATIONS(PYNN_NUMBER) };
 namespace pynn::PYNN_ISA {
 namespace {
 
-// Bases of functions so cheap, or whose backward is, that memory sets their pace.
-struct LightBackward {};
-struct Light {};
-
 // dy where `on`, else 0, for an infinite dy too
 template <class V, class I> PYNN_INLINE V passed(I on, V dy, V saved) {
     return keep_nan(saved, select(on, dy, keep_nan(dy, V{})));

@@ -476,10 +476,14 @@ PEERS = {name: make for name, (make, modules) in MODULES.items() if all(map(find
 CONTENDERS = {"pynn": Pynn, **LOCAL, **PEERS}
 
 
+def listed(result):
+    """A result or several as a list."""
+    return result if isinstance(result, tuple | list) else [result]
+
+
 def results(run):
     """The result of a call as a list of arrays."""
-    result = run()
-    return [np.array(r) for r in (result if isinstance(result, tuple | list) else [result])]
+    return [np.array(r) for r in listed(run())]
 
 
 @lru_cache(maxsize=1)
@@ -510,12 +514,7 @@ def check(contender, name, run):
 def returns_an_input(run, inputs):
     """Whether a call makes nothing: its result is one of the arrays it got, or a view of it."""
     arrays = [value for value in inputs.values() if isinstance(value, np.ndarray)]
-    result = run()
-    return any(
-        np.may_share_memory(np.asarray(r), array)
-        for r in (result if isinstance(result, tuple | list) else [result])
-        for array in arrays
-    )
+    return any(np.may_share_memory(np.asarray(r), a) for r in listed(run()) for a in arrays)
 
 
 def prepare(contender, name):
