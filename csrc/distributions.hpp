@@ -247,32 +247,45 @@ PYNN_INLINE vec<double> whole_number(vec<std::int64_t> n) {
 }
 
 struct truncated_normal {
+    template <class V> struct Part {
+        V tail, x;
+        ints<V> left; // all ones below the median
+    };
     // Of a word r of n bits, the probability below x is below(lower) + (r + 1/2) width, above it above(upper) +
     // (2^n - 1 - r + 1/2) width. Each half of the distribution takes the one that is small there.
-    template <class V> static PYNN_INLINE V one(uints<V> word, const Splats<V> &p) {
+    template <class V> static PYNN_INLINE Part<V> inner(uints<V> word, const Splats<V> &p) {
         using I = ints<V>;
         using C = InverseConstants<element<V>>;
-        const V loc = p.value[0], scale = p.value[1], lower = p.value[2], upper = p.value[3];
         const V width = p.value[4], below = p.value[5], above = p.value[6], offset = p.value[7];
         uints<V> r = word >> C::unused;
         I distance = (I)(r - p.split);
-        I left = distance >> (8 * sizeof(element<V>) - 1); // all ones below the median
+        I left = distance >> (8 * sizeof(element<V>) - 1);
         V q = fma(whole_number(distance), width, offset);
         V tail = fma(whole_number((I)(r ^ ((uints<V>)~left >> C::unused))), width, select(left != 0, below, above));
         V product = fma(-tail, tail, tail);
-        V x = q * (polynomial(product, C::inner) / polynomial(product, C::inner_divisor));
-        auto outside = tail < tail_end<element<V>>;
-        if (p.far && any((I)outside)) {
-            V y = sqrt(minus_two_log_of(select(outside, tail, splat<V>(tail_end<element<V>>))));
-            V far = polynomial(y, C::outer) / polynomial(y, C::outer_divisor);
-            x = select(outside, flip_sign(far, left), x);
-        }
+        return {tail, q * (polynomial(product, C::inner) / polynomial(product, C::inner_divisor)), left};
+    }
+    template <class V> static PYNN_INLINE void outer(Part<V> &part) {
+        using C = InverseConstants<element<V>>;
+        auto outside = part.tail < tail_end<element<V>>;
+        if (!any((ints<V>)outside)) return;
+        V y = sqrt(minus_two_log_of(select(outside, part.tail, splat<V>(tail_end<element<V>>))));
+        V far = polynomial(y, C::outer) / polynomial(y, C::outer_divisor);
+        part.x = select(outside, flip_sign(far, part.left), part.x);
+    }
+    template <class V> static PYNN_INLINE V scaled(V x, const Splats<V> &p) {
+        const V loc = p.value[0], scale = p.value[1], lower = p.value[2], upper = p.value[3];
         x = select(x < lower, lower, x);
         x = select(x > upper, upper, x);
         return fma(scale, x, loc);
     }
     template <class V> static PYNN_INLINE Pair<V> draw(uints<V> a, uints<V> b, const Splats<V> &p) {
-        return {one(a, p), one(b, p)};
+        Part<V> first = inner<V>(a, p), second = inner<V>(b, p);
+        if (p.far) {
+            outer(first);
+            outer(second);
+        }
+        return {scaled(first.x, p), scaled(second.x, p)};
     }
 };
 

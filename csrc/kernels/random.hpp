@@ -22,16 +22,19 @@ template <std::size_t Half, std::size_t... I> PYNN_INLINE Words halves(Words a, 
                                           (I / 2 * 2 + I % 2 * sizeof...(I) + Half)...);
 }
 
-// The words of consecutive blocks, two vectors of blocks a step: for floats one vector has the even and one the odd
-// blocks, so that the halves of 64-bit lanes end up in order.
+// The words of consecutive blocks, some vectors of blocks a step: for floats one vector of a pair has the even and one the
+// odd blocks, so that the halves of 64-bit lanes end up in order.
 template <class T> struct Generator {
     static constexpr bool single = sizeof(T) == 4;
-    static constexpr std::size_t lanes = width<std::uint64_t>, step_blocks = 2 * lanes;
+    // A round waits longer for its multiplications than the CPU looks ahead: more vectors, more that waits for nothing.
+    static constexpr std::size_t vectors = vector_registers == 32 ? 4 : 2;
+    static constexpr std::size_t lanes = width<std::uint64_t>, step_blocks = vectors * lanes;
 
     Words key0[philox_rounds], key1[philox_rounds];
     Words product; // multiplier0 times the lower 32 bits of the block numbers, for the next step's first vector
-    Words state[2][4];
-    Words bits[2][2]; // operands of two draws: of floats words 0, 1 and words 2, 3; of doubles one vector's words each
+    Words state[vectors][4];
+    // Operands of draws: of floats words 0, 1 and words 2, 3 of a pair of vectors; of doubles all words of one
+    Words bits[vectors][2];
 
     // The upper 32 bits of the block numbers must not change. Words 2 and 3 of the counter are 0, so that the first two
     // rounds fold into constants but for one multiplication each.
@@ -52,9 +55,11 @@ template <class T> struct Generator {
 
     // Rounds 0 and 1 of the next step.
     PYNN_INLINE void begin() {
-        const Words products[] = {product, product + (single ? 1 : lanes) * philox_multiplier0};
+        Words products[vectors];
+        for (std::size_t i = 0; i < vectors; ++i)
+            products[i] = product + (single ? i / 2 * 2 * lanes + i % 2 : i * lanes) * philox_multiplier0;
         product += step_blocks * philox_multiplier0;
-        for (std::size_t i = 0; i < 2; ++i) {
+        for (std::size_t i = 0; i < vectors; ++i) {
             Words(&w)[4] = state[i];
             w[1] = mul_low((products[i] >> 32) ^ key1[0], splat<Words>(philox_multiplier1));
             w[0] = (w[1] >> 32) ^ key0[1];
@@ -62,7 +67,7 @@ template <class T> struct Generator {
             w[3] = Words{};
         }
     }
-    // The two vectors by turns, so that the CPU finds work that waits for nothing.
+    // The vectors by turns, so that the CPU finds work that waits for nothing.
     PYNN_INLINE void rounds(int from, int to) {
         for (int round = from; round < to; ++round)
             for (Words(&w)[4] : state) {
@@ -77,20 +82,23 @@ template <class T> struct Generator {
     // The last round, whose words go to their places.
     PYNN_INLINE void end() {
         constexpr auto all = std::make_index_sequence<width<std::uint32_t>>();
-        Words p0[2], p1[2], last0 = key0[philox_rounds - 1], last1 = key1[philox_rounds - 1];
-        for (std::size_t i = 0; i < 2; ++i) {
+        const Words last0 = key0[philox_rounds - 1], last1 = key1[philox_rounds - 1];
+        Words p0[vectors], p1[vectors];
+        for (std::size_t i = 0; i < vectors; ++i) {
             p0[i] = mul_low(state[i][0], splat<Words>(philox_multiplier0));
             p1[i] = mul_low(state[i][2], splat<Words>(philox_multiplier1));
         }
         if constexpr (single) {
-            last0 |= last0 << 32;
-            last1 |= last1 << 32;
-            bits[0][0] = halves<1>(p1[0], p1[1], all) ^ halves<0>(state[0][1], state[1][1], all) ^ last0;
-            bits[0][1] = halves<0>(p1[0], p1[1], all);
-            bits[1][0] = halves<1>(p0[0], p0[1], all) ^ halves<0>(state[0][3], state[1][3], all) ^ last1;
-            bits[1][1] = halves<0>(p0[0], p0[1], all);
+            const Words both0 = last0 | last0 << 32, both1 = last1 | last1 << 32;
+            for (std::size_t i = 0; i < vectors; i += 2) {
+                bits[i][0] = halves<1>(p1[i], p1[i + 1], all) ^ halves<0>(state[i][1], state[i + 1][1], all) ^ both0;
+                bits[i][1] = halves<0>(p1[i], p1[i + 1], all);
+                bits[i + 1][0] =
+                    halves<1>(p0[i], p0[i + 1], all) ^ halves<0>(state[i][3], state[i + 1][3], all) ^ both1;
+                bits[i + 1][1] = halves<0>(p0[i], p0[i + 1], all);
+            }
         } else {
-            for (std::size_t i = 0; i < 2; ++i) {
+            for (std::size_t i = 0; i < vectors; ++i) {
                 bits[i][0] = (p1[i] >> 32 | p1[i] << 32) ^ (state[i][1] & 0xffffffffu) ^ last0;
                 bits[i][1] = (p0[i] >> 32 | p0[i] << 32) ^ (state[i][3] & 0xffffffffu) ^ last1;
             }
@@ -105,19 +113,33 @@ template <class D, class T> PYNN_INLINE void draw(const Words (&bits)[2], const 
     store(out + group_blocks, values.second);
 }
 
-// The next `groups` whole groups. The rounds of a step run between the draws of the step before: one waits for
-// multiplications while the other computes.
-template <class D, class T>
-PYNN_INLINE void draw_groups(T *out, Generator<T> &generator, std::size_t groups, const Splats<vec<T>> &constants) {
+// Groups are drawn by units: a group, or the groups of a step where that has more.
+template <class T>
+constexpr std::size_t unit_blocks = Generator<T>::step_blocks > group_blocks ? Generator<T>::step_blocks : group_blocks;
+template <class T> constexpr std::size_t unit_size = unit_blocks<T> * 16 / sizeof(T);
+
+// Where the draw of bits[i] goes that a step makes which begins with a unit's block `block`
+template <class T> constexpr std::size_t place_of_draw(std::size_t block, std::size_t i) {
     using G = Generator<T>;
-    constexpr std::size_t second_draw = G::single ? 2 * group_blocks : G::lanes;
-    for (T *end = out + groups * group_size<T>; out != end; out += group_size<T>)
-        for (std::size_t lane = 0; lane < group_blocks; lane += G::step_blocks) {
+    block += G::single ? i / 2 * 2 * G::lanes : i * G::lanes;
+    return block / group_blocks * group_size<T> + block % group_blocks + (G::single ? i % 2 * 2 * group_blocks : 0);
+}
+
+// The next units. The rounds of a step run between the draws of the step before: one waits for multiplications while the
+// other computes.
+template <class D, class T>
+PYNN_INLINE void draw_units(T *out, Generator<T> &generator, std::size_t units, const Splats<vec<T>> &constants) {
+    using G = Generator<T>;
+    for (T *end = out + units * unit_size<T>; out != end; out += unit_size<T>)
+        for (std::size_t block = 0; block < unit_blocks<T>; block += G::step_blocks) {
+            constexpr int first = 2, last = philox_rounds - 1, draws = G::vectors;
             generator.begin();
-            generator.rounds(2, philox_rounds / 2);
-            draw<D>(generator.bits[0], constants, out + lane);
-            generator.rounds(philox_rounds / 2, philox_rounds - 1);
-            draw<D>(generator.bits[1], constants, out + lane + second_draw);
+#pragma GCC unroll 4
+            for (int i = 0; i < draws; ++i) {
+                auto before = [](int draw) { return first + draw * (last - first) / draws; };
+                generator.rounds(before(i), before(i + 1));
+                draw<D>(generator.bits[i], constants, out + place_of_draw<T>(block, i));
+            }
             generator.end();
         }
 }
@@ -155,22 +177,22 @@ struct Float16 {
     }
 };
 
-// `groups` whole groups, the first of number `group`; their block numbers share their upper 32 bits.
+// `units` whole units, the first of number `unit`; their block numbers share their upper 32 bits.
 template <class D, class Format, class T = typename Format::Drawn>
-PYNN_INLINE void fill_groups(typename Format::Kept *out, std::uint64_t key, std::uint64_t group, std::size_t groups,
-                             const Splats<vec<T>> &constants) {
-    Generator<T> generator(key, group * group_blocks);
+PYNN_INLINE void fill_units(typename Format::Kept *out, std::uint64_t key, std::uint64_t unit, std::size_t units,
+                            const Splats<vec<T>> &constants) {
+    Generator<T> generator(key, unit * unit_blocks<T>);
     generator.begin();
     generator.rounds(2, philox_rounds - 1);
     generator.end();
     if constexpr (std::is_same_v<T, typename Format::Kept>) {
-        draw_groups<D>(out, generator, groups, constants);
+        draw_units<D>(out, generator, units, constants);
     } else { // rounded in a loop of its own, which leaves the draws their registers, and soon, so that writing keeps pace
-        constexpr std::size_t most = 8;
-        T drawn[most * group_size<T>];
-        while (groups > 0) {
-            const std::size_t count = groups < most ? groups : most, n = count * group_size<T>;
-            draw_groups<D>(drawn, generator, count, constants);
+        constexpr std::size_t most = 512 / unit_size<T>;
+        T drawn[most * unit_size<T>];
+        while (units > 0) {
+            const std::size_t count = units < most ? units : most, n = count * unit_size<T>;
+            draw_units<D>(drawn, generator, count, constants);
             for (std::size_t i = 0; i < n; i += 2 * width<T>) {
                 auto rounded = [&](std::size_t at) {
                     return Format::round((vec<std::uint32_t>)load<vec<T>>(drawn + at));
@@ -179,7 +201,7 @@ PYNN_INLINE void fill_groups(typename Format::Kept *out, std::uint64_t key, std:
                 store(out + i, narrow<Format::half>(rounded(i), rounded(i + width<T>), lanes));
             }
             out += n;
-            groups -= count;
+            units -= count;
         }
     }
 }
@@ -189,20 +211,22 @@ template <class D, class Format, class T = typename Format::Drawn>
 void fill_loop(typename Format::Kept *out, std::uint64_t key, std::uint64_t start, std::size_t n,
                const Constants<T> &given) {
     const Splats<vec<T>> constants(given);
-    constexpr std::uint64_t period = (std::uint64_t(1) << 32) / group_blocks; // groups that share the upper 32 bits
+    constexpr std::size_t size = unit_size<T>;
+    constexpr std::uint64_t period = (std::uint64_t(1) << 32) / unit_blocks<T>; // units that share the upper 32 bits
     while (n > 0) {
-        typename Format::Kept buffer[group_size<T>];
-        std::uint64_t group = start / group_size<T>;
-        std::size_t skip = start % group_size<T>, groups = n / group_size<T>, count;
-        bool partial = skip != 0 || groups == 0;
+        typename Format::Kept buffer[size];
+        const std::uint64_t unit = start / size;
+        const std::size_t skip = start % size;
+        std::size_t units = n / size, count;
+        const bool partial = skip != 0 || units == 0;
         if (partial) {
-            groups = 1;
-            count = group_size<T> - skip < n ? group_size<T> - skip : n;
+            units = 1;
+            count = size - skip < n ? size - skip : n;
         } else {
-            if (groups > period - group % period) groups = period - group % period;
-            count = groups * group_size<T>;
+            if (units > period - unit % period) units = period - unit % period;
+            count = units * size;
         }
-        fill_groups<D, Format>(partial ? buffer : out, key, group, groups, constants);
+        fill_units<D, Format>(partial ? buffer : out, key, unit, units, constants);
         if (partial) __builtin_memcpy(out, buffer + skip, count * sizeof *out);
         out += count;
         start += count;
