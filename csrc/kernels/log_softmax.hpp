@@ -57,7 +57,7 @@ template <class T> struct LogSum {
 
 // sum(exp(x - greatest)) - 1. Greatest elements are counted, so that a small rest keeps its digits: the first partial
 // result that they make 1 or more gives them back. Exact: the sums are of use however small the rest is.
-template <bool Exact> PYNN_INLINE double sum_of_others(const float *x, std::size_t n, float greatest) {
+template <bool Exact> PYNN_INLINE double sum_of_others(const float *x, const float *y, std::size_t n, float greatest) {
     using V = vec<float>;
     constexpr std::size_t vectors = partial_results / width<float>;
     constexpr float start = Exact ? 0 : 2 * RowTerms::scale; // above every term, so that fast_two_sum() is exact
@@ -73,6 +73,10 @@ template <bool Exact> PYNN_INLINE double sum_of_others(const float *x, std::size
         n,
         [&](auto groups, std::size_t i, std::size_t lanes) __attribute__((always_inline)) {
             const Block<float, groups> block(x + i, lanes, -__builtin_inff());
+            for (std::size_t g = 0; g < groups; ++g) {
+                prefetch_group(x + n + i + g * partial_results);
+                prefetch_group(y + i + g * partial_results);
+            }
             for (const auto &group : block.v)
                 for (std::size_t j = 0; j < vectors; ++j) {
                     const Term<V> t = term(group[j]);
@@ -101,7 +105,7 @@ template <bool Exact> PYNN_INLINE double sum_of_others(const float *x, std::size
     return (others + (static_cast<double>(counted) - scale)) * (1 / scale);
 }
 // As many greatest elements as the first group of 16 that has one holds, and the last, partial one, are counted.
-PYNN_INLINE Parts<double> sum_of_others(const double *x, std::size_t n, double greatest) {
+PYNN_INLINE Parts<double> sum_of_others(const double *x, const double *y, std::size_t n, double greatest) {
     using V = vec<double>;
     constexpr std::size_t vectors = partial_results / width<double>;
     const std::size_t whole = n - n % partial_results;
@@ -113,6 +117,8 @@ PYNN_INLINE Parts<double> sum_of_others(const double *x, std::size_t n, double g
     Parts<double> total;
     for (std::size_t i = 0; i < n; i += partial_results) {
         const Block<double> block(x + i, n - i < partial_results ? n - i : partial_results, -__builtin_inf());
+        prefetch_group(x + n + i);
+        prefetch_group(y + i);
         V e[vectors];
         for (std::size_t j = 0; j < vectors; ++j) e[j] = exp_of_difference(block.v[0][j], splat<V>(greatest));
         if (i == at || i == whole)
@@ -130,17 +136,18 @@ PYNN_INLINE Parts<double> sum_of_others(const double *x, std::size_t n, double g
     return {sum.high, sum.low + total.low};
 }
 
-PYNN_INLINE Parts<double> log_of_sum(const float *x, std::size_t n, float greatest) {
-    double others = sum_of_others<false>(x, n, greatest);
-    if (others < 0x1p-14) others = sum_of_others<true>(x, n, greatest);
+PYNN_INLINE Parts<double> log_of_sum(const float *x, const float *y, std::size_t n, float greatest) {
+    double others = sum_of_others<false>(x, y, n, greatest);
+    if (others < 0x1p-14) others = sum_of_others<true>(x, y, n, greatest);
     return {short_log_of_one_plus(others), 0};
 }
-PYNN_INLINE Parts<double> log_of_sum(const double *x, std::size_t n, double greatest) {
-    const Parts<double> others = sum_of_others(x, n, greatest);
+PYNN_INLINE Parts<double> log_of_sum(const double *x, const double *y, std::size_t n, double greatest) {
+    const Parts<double> others = sum_of_others(x, y, n, greatest);
     return log_of_one_plus(others.high, others.low);
 }
-template <class T> PYNN_INLINE LogSum<T> log_sum(const T *x, std::size_t n, T greatest) {
-    if (greatest - greatest == 0) return {greatest, log_of_sum(x, n, greatest)};
+// y: what will be needed next
+template <class T> PYNN_INLINE LogSum<T> log_sum(const T *x, const T *y, std::size_t n, T greatest) {
+    if (greatest - greatest == 0) return {greatest, log_of_sum(x, y, n, greatest)};
     double nan = 0; // of an infinite row
     for (std::size_t i = 0; i < n; ++i)
         if (x[i] != x[i]) nan = static_cast<double>(x[i]);
@@ -151,7 +158,7 @@ template <class T> void log_softmax_row(const T *x, T *y, std::size_t n) {
     using V = vec<T>;
     if (n == 0) return;
     const Extremes<T> extremes = extremes_of_row<true>(x, n);
-    const Parts<double> sum = log_sum(x, n, extremes.greatest).whole();
+    const Parts<double> sum = log_sum(x, y, n, extremes.greatest).whole();
     const T high = static_cast<T>(sum.high), low = static_cast<T>((sum.high - static_cast<double>(high)) + sum.low);
     if (0 < high && high < static_cast<T>(0x1p+126f) && -high <= extremes.least) { // |x| <= high: as below, but shorter
         const auto f = [&](V v) __attribute__((always_inline)) {
@@ -174,7 +181,7 @@ template <class T> void logsumexp_row(const T *x, T *y, std::size_t n) {
         *y = -static_cast<T>(__builtin_inf());
         return;
     }
-    const Parts<double> sum = log_sum(x, n, greatest_of_row(x, n)).whole();
+    const Parts<double> sum = log_sum(x, x + n, n, greatest_of_row(x, n)).whole();
     *y = static_cast<T>(sum.low - sum.low == 0 ? sum.high + sum.low : sum.high);
 }
 

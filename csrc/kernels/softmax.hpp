@@ -33,6 +33,12 @@ template <class T, std::size_t groups = 1> struct Block {
     }
 };
 
+// Asks for a group of 16 elements. The row after this one is asked for while this one is in work, and the result's: CPUs do
+// not look ahead beyond a page of 4 KiB.
+template <class T> PYNN_INLINE void prefetch_group(const T *p) {
+    for (std::size_t i = 0; i < partial_results; i += 64 / sizeof(T)) __builtin_prefetch(p + i);
+}
+
 // Interleaved partial results: element i of a row goes to partial result i % 16.
 template <class T> struct PartialSums;
 
@@ -255,6 +261,10 @@ PYNN_INLINE void exponentials_of_row(const float *x, float *y, std::size_t n, fl
         n,
         [&](auto groups, std::size_t i, std::size_t lanes) __attribute__((always_inline)) {
             Block<float, groups> block(x + i, lanes, -__builtin_inff());
+            for (std::size_t g = 0; g < groups; ++g) {
+                prefetch_group(x + n + i + g * partial_results);
+                prefetch_group(y + n + i + g * partial_results);
+            }
             for (auto &group : block.v)
                 for (std::size_t j = 0; j < vectors; ++j) {
                     const Term<V> t = term(group[j]);
@@ -279,6 +289,8 @@ PYNN_INLINE void exponentials_of_row(const double *x, double *y, std::size_t n, 
     for (std::size_t i = 0; i < n; i += partial_results) {
         const std::size_t lanes = n - i < partial_results ? n - i : partial_results;
         Block<double> block(x + i, lanes, -__builtin_inf());
+        prefetch_group(x + n + i);
+        prefetch_group(y + n + i);
         for (V &v : block.v[0]) v = exp_of_difference(v, splat<V>(greatest));
         sums.add(block.v[0]);
         block.store_to(y + i, lanes);
