@@ -202,6 +202,16 @@ template <class V> PYNN_INLINE V gated_backward(V dy, V x, element<V> limit, Bia
     return passed_above(-limit, e.second(dy * s), dy, x);
 }
 
+// dy times the slope of x g(x) where g(x) + g(-x) = 1: at -|x| that is e slope, both loose, and at |x| 1 less that. Below -limit
+// it is 0.
+template <class V>
+PYNN_INLINE V symmetric_gate_backward(V dy, V x, element<V> limit, BiasedExponential<V> e, Parts<V> slope) {
+    V s = rounded_loose_product(e.mantissa, slope);
+    V right = fma(-dy, e.times(s), dy);
+    V dx = select(x >= 0, select(right == right, right, dy), e.second(dy * e.first(s))); // an infinite dy stays
+    return passed_above(-limit, dx, dy, x);
+}
+
 // x sigmoid(z) with z of the sign of x, both in bounds; slope = sigmoid(z) (1 + w sigmoid(-z)), w = x dz/dx
 template <class V, bool = by_table<V>> struct Logistic {
     V rest;
@@ -233,8 +243,6 @@ template <class V> struct Logistic<V, true> {
 
     PYNN_INLINE explicit Logistic(BiasedExponential<V> e) : e(e) {}
     PYNN_INLINE explicit Logistic(V z) : e(biased_exp(negative_magnitude(z))) {}
-    PYNN_INLINE explicit Logistic(Parts<V> z)
-        : e(biased_exp(negative_magnitude(z.high), as<V>(bits(z.low) ^ (~bits(z.high) & sign_bits<V>())))) {}
     // scale (high + low r) is the value at x: low is what high (1 + exp(-|z|)) lacks of the numerator
     struct Gate {
         Scale scale;
@@ -256,34 +264,6 @@ template <class V> struct Logistic<V, true> {
     PYNN_INLINE V times(V x, element<V> limit) const {
         Gate f = gate(x);
         return select(x > limit, x, f.scale.times(fma(x, f.high, x * (f.low * f.r))));
-    }
-    // The slope is r (1 + w g) right of 0 and g (1 - |w| r) left of it, with r and g = 1 - r the values at |z| and -|z|.
-    template <class W> PYNN_INLINE V backward(V dy, V x, element<V> limit, W w) const {
-        V power = e.scale.number(), r = 1 / fma(power, rounded(e.mantissa), 1 - V{}), g = 1 - r, q = r * power;
-        V rest = fma(-q, e.mantissa.low, fma(-q, e.mantissa.high, g)); // r (1 + rest)
-        V t = r * rest, h = g - t, h_low = (g - h) - t;                // the value at -|z|
-        V a, a_low;
-        if constexpr (std::is_same_v<W, V>) {
-            a = magnitude(w);
-        } else {
-            a = magnitude(w.high);
-            a_low = as<V>(bits(w.low) ^ (bits(w.high) & sign_bits<V>()));
-        }
-        V p = a * h, p_low = fma(a, h_low, fma(a, h, -p));
-        // 1 - a + a h
-        V c = 1 - a, c_low = (1 - c) - a;
-        if constexpr (!std::is_same_v<W, V>) {
-            p_low = fma(a_low, h, p_low);
-            c_low -= a_low;
-        }
-        V k = c + p, k_low = ((c - k) + p) + (c_low + p_low);
-        V m = e.mantissa.high * k;
-        V m_low = fma(fma(rest, e.mantissa.high, e.mantissa.low), k,
-                      fma(rounded(e.mantissa), k_low, fma(e.mantissa.high, k, -m)));
-        V left = fma(r, m, r * m_low), right = r + fma(p, r, fma(p, t, fma(p_low, r, t)));
-        auto negative = x < 0;
-        Scale scale = select(negative, e.scale, Scale::one());
-        return passed_above(-limit, scale.second(dy * scale.first(select(negative, left, right))), dy, x);
     }
 };
 
@@ -433,7 +413,6 @@ struct gelu {
 };
 
 struct gelu_tanh {
-    static constexpr bool long_backward = true; // so many values in it that three vectors' do not fit the registers
     // z = x (A + B x^2), w = x dz/dx = z + 2 x (B x^2)
     static constexpr double A = 2 * 0.7978845608028654, B = 0x1.2444f2a4d8b4bp-4, B_low = 0x1.8c95337d724e0p-62;
     static constexpr ScaledConstants scale{B};
@@ -442,31 +421,17 @@ struct gelu_tanh {
     template <class V> static PYNN_INLINE Parts<V> cubic_share(V x) {
         return product(constant<V>(B, B_low), product(whole(x), x));
     }
-    template <class V> struct Short {
-        V x, square, square_low;
-        PYNN_INLINE explicit Short(V x) : x(x), square(x * x), square_low(fma(x, x, -square)) {}
-        // x (A + factor x^2); A's high part has so few bits that what the sum loses is exact
-        PYNN_INLINE Parts<V> argument(double factor) const {
-            constexpr float high = 0x1.988p+0f;
-            Parts<V> f = constant<V>(factor);
-            V sum = fma(f.high, square, splat<V>(high));
-            V low = fma(f.high, square, high - sum) +
-                    fma(f.high, square_low,
-                        fma(f.low, square, splat<V>(static_cast<float>(A - static_cast<double>(high)))));
-            V p = x * sum;
-            return {p, fma(x, low, fma(x, sum, -p))};
-        }
-    };
-
+    template <class V> static PYNN_INLINE BiasedExponential<V> exp_of_minus_z(V x) { // of its magnitude
+        // z / B = x (A / B + x^2); A / B has a high part of so few bits that what the sum loses is exact
+        constexpr float high = 22.375f;
+        V square = x * x, sum = square + high, low = (square - (sum - high)) + (fma(x, x, -square) + ratio_low);
+        V u = x * sum, u_low = fma(x, low, fma(x, sum, -u));
+        return scaled_exp<scale>(negative_magnitude(u), as<V>(bits(u_low) ^ (~bits(u) & sign_bits<V>())));
+    }
     template <class V> static PYNN_INLINE V forward(V x) {
         if constexpr (by_table<V>) {
-            // z / B = x (A / B + x^2); A / B has a high part of so few bits that what the sum loses is exact
-            constexpr float high = 22.375f;
-            V bounded = at_least(-limit<V>, x), square = bounded * bounded;
-            V sum = square + high, low = (square - (sum - high)) + (fma(bounded, bounded, -square) + ratio_low);
-            V u = bounded * sum, u_low = fma(bounded, low, fma(bounded, sum, -u));
-            V flipped = as<V>(bits(u_low) ^ (~bits(u) & sign_bits<V>()));
-            return Logistic<V>(scaled_exp<scale>(negative_magnitude(u), flipped)).times(bounded, limit<V>);
+            V bounded = at_least(-limit<V>, x);
+            return Logistic<V>(exp_of_minus_z(bounded)).times(bounded, limit<V>);
         } else {
             V bounded = bounded_by(limit<V>, x);
             return Logistic<V>(product(sum(constant<V>(A), cubic_share(bounded)), bounded)).times(x, limit<V>);
@@ -475,12 +440,13 @@ struct gelu_tanh {
     template <class V> static PYNN_INLINE V backward(V dy, V x) {
         V bounded = bounded_by(limit<V>, x);
         if constexpr (by_table<V>) {
-            Short<V> s(bounded);
-            return Logistic<V>(s.argument(B)).backward(dy, x, limit<V>, s.argument(3 * B));
+            return symmetric_gate_backward(dy, x, limit<V>, exp_of_minus_z(bounded),
+                                           piecewise<gelu_tanh_slope_table, true>(magnitude(bounded)));
+        } else {
+            Parts<V> share = cubic_share(bounded), z = product(sum(constant<V>(A), share), bounded);
+            Parts<V> w = sum(z, product(share, 2 * bounded));
+            return Logistic<V>(z).backward(dy, x, limit<V>, w);
         }
-        Parts<V> share = cubic_share(bounded), z = product(sum(constant<V>(A), share), bounded);
-        Parts<V> w = sum(z, product(share, 2 * bounded));
-        return Logistic<V>(z).backward(dy, x, limit<V>, w);
     }
 };
 
@@ -496,8 +462,19 @@ struct quick_gelu {
         }
     }
     template <class V> static PYNN_INLINE V backward(V dy, V x) {
-        Parts<V> z = product(constant<V>(1.702), bounded_by(limit<V>, x));
-        return Logistic<V>(z).backward(dy, x, limit<V>, z);
+        V bounded = bounded_by(limit<V>, x);
+        if constexpr (by_table<V>) {
+            constexpr float greatest = quick_gelu_slope_table.greatest[0];
+            V a = magnitude(bounded);
+            Parts<V> slope = piecewise<quick_gelu_slope_table>(at_most(greatest, a));
+            Parts<V> beyond = product(constant<V>(-1.702), a); // and 1: e^(-1.702 a) more, which is nothing
+            beyond = {1 + beyond.high, (beyond.high - (1 + beyond.high)) + 1 + beyond.low};
+            slope = select(a > greatest, beyond, slope);
+            return symmetric_gate_backward(dy, x, limit<V>, scaled_exp<scale>(negative_magnitude(bounded)), slope);
+        } else {
+            Parts<V> z = product(constant<V>(1.702), bounded);
+            return Logistic<V>(z).backward(dy, x, limit<V>, z);
+        }
     }
 };
 
@@ -512,7 +489,15 @@ struct silu {
     }
     template <class V> static PYNN_INLINE V backward(V dy, V x) {
         V z = bounded_by(far<element<V>>, x);
-        return Logistic<V>(z).backward(dy, x, far<element<V>>, z);
+        if constexpr (by_table<V>) {
+            constexpr float greatest = silu_slope_table.greatest[0];
+            V a = magnitude(z);
+            Parts<V> slope = piecewise<silu_slope_table>(at_most(greatest, a));
+            slope = select(a > greatest, whole(1 - a), slope); // e^-a more, which is nothing
+            return symmetric_gate_backward(dy, x, far<float>, biased_exp(negative_magnitude(z)), slope);
+        } else {
+            return Logistic<V>(z).backward(dy, x, far<element<V>>, z);
+        }
     }
 };
 

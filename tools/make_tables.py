@@ -59,6 +59,28 @@ def gelu_slope(x):
     return mp.ncdf(x) + x * mp.npdf(x)
 
 
+def gated_slope(x, z, w):
+    """The derivative of x sigmoid(z), with w = x dz/dx."""
+    return sigmoid(z) * (1 + w * sigmoid(-z))
+
+
+def silu_slope(x):
+    return gated_slope(x, x, x)
+
+
+QUICK = mp.mpf("1.702")
+
+
+def tanh_argument(x):
+    """Twice that of gelu_tanh's tanh"""
+    return 2 * mp.sqrt(2 / mp.pi) * (x + mp.mpf("0.044715") * x**3)
+
+
+def gelu_tanh_slope(x):
+    z = tanh_argument(x)
+    return gated_slope(x, z, z + 4 * mp.sqrt(2 / mp.pi) * mp.mpf("0.044715") * x**3)
+
+
 def or_limit(f, limit):
     """f, and its value for a = 0, where the formula says 0 / 0."""
     return lambda a: f(a) if a else mp.mpf(limit)
@@ -103,6 +125,30 @@ TABLES = [
         1,
         2,
         ((lambda a: mish_slope(-a) * mp.exp(a), 22), (mish_slope, 10.5)),
+        1 / 8,
+    ),
+    Table(
+        "silu_slope_table",
+        "the slope at -a, times e^a",
+        2,
+        3,
+        ((lambda a: silu_slope(-a) * mp.exp(a), 22),),
+        1 / 8,
+    ),
+    Table(
+        "quick_gelu_slope_table",
+        "the slope at -a, times e^(1.702 a)",
+        1,
+        3,
+        ((lambda a: silu_slope(-QUICK * a) * mp.exp(QUICK * a), 13),),
+        1 / 8,
+    ),
+    Table(
+        "gelu_tanh_slope_table",
+        "the slope at -a, times e^z, z = 2 sqrt(2 / pi) (a + 0.044715 a^3)",
+        2,
+        3,
+        ((lambda a: gelu_tanh_slope(-a) * mp.exp(tanh_argument(a)), 11.75),),
         1 / 8,
     ),
     Table(

@@ -27,7 +27,7 @@ template <class A, class T> void forward_loop(const T *x, T *y, std::size_t n) {
     map<many_vectors<T>>(n, y, ForwardOf<A>(), x);
 }
 template <class A, class T> void backward_loop(const T *dy, const T *saved, T *dx, std::size_t n) {
-    constexpr std::size_t count = requires { A::long_backward; } ? 2 : some_vectors<T>;
+    constexpr std::size_t count = some_vectors<T>;
     map<count>(n, dx, BackwardOf<A>(), dy, saved);
 }
 
