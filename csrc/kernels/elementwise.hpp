@@ -27,8 +27,7 @@ template <class A, class T> void forward_loop(const T *x, T *y, std::size_t n) {
     map<many_vectors<T>>(n, y, ForwardOf<A>(), x);
 }
 template <class A, class T> void backward_loop(const T *dy, const T *saved, T *dx, std::size_t n) {
-    constexpr std::size_t count = some_vectors<T>;
-    map<count>(n, dx, BackwardOf<A>(), dy, saved);
+    map<some_vectors<T>, true>(n, dx, BackwardOf<A>(), dy, saved);
 }
 
 // Parameters of a call: each one number (step 0) or one per element.
@@ -144,7 +143,7 @@ template <class T> void glu_backward_loop(const T *dy, const T *a, const T *b, T
 }
 
 template <class T> void fma_loop(const T *a, const T *b, const T *c, T *y, std::size_t n) {
-    map<many_vectors<T>>(n, y, FmaOf(), a, b, c);
+    map<many_vectors<T>, true>(n, y, FmaOf(), a, b, c);
 }
 
 } // namespace

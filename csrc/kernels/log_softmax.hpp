@@ -211,7 +211,7 @@ template <class T> void log_softmax_backward_row(const T *dy, const T *y, T *dx,
         V rest = -e * low;
         return fma(-e, splat<V>(high), d) + select(rest == rest, rest, V{});
     };
-    map<many_vectors<T>>(n, dx, f, dy, y);
+    map<many_vectors<T>, true>(n, dx, f, dy, y);
 }
 
 // dy exp(x - y), with y = logsumexp(x)

@@ -28,8 +28,11 @@ PYNN_INLINE V call(F f, const V (&in)[inputs], std::index_sequence<I...>) {
     return f(in[I]...);
 }
 
-// result = f(operands), `count` vectors at once; result may be one of the operands.
-template <std::size_t count, class T, class F, class... Operands>
+// How far ahead operands are asked for. CPUs that look ahead by themselves follow one array well, three less so.
+constexpr std::size_t bytes_ahead = 1024;
+
+// result = f(operands), `count` vectors at once; result may be one of the operands. Ahead: several operands come from memory.
+template <std::size_t count, bool Ahead = false, class T, class F, class... Operands>
 PYNN_INLINE void map(std::size_t n, T *result, F f, const Operands *...operands) {
     using V = vec<T>;
     constexpr std::size_t lanes = width<T>;
@@ -39,6 +42,9 @@ PYNN_INLINE void map(std::size_t n, T *result, F f, const Operands *...operands)
         for (std::size_t j = 0; j < count; ++j) {
             std::size_t k = 0;
             ((in[j][k++] = load<V>(operands + i + j * lanes)), ...);
+            if constexpr (Ahead)
+                if (j * sizeof(V) % 64 == 0)
+                    (__builtin_prefetch(operands + i + j * lanes + bytes_ahead / sizeof(T)), ...);
         }
         for (std::size_t j = 0; j < count; ++j)
             out[j] = call(f, in[j], std::make_index_sequence<sizeof...(operands)>());
