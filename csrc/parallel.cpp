@@ -33,6 +33,15 @@ inline void relax() noexcept {
 #endif
 }
 
+// The CPU that this thread is on; below -1 where nobody says.
+inline int current_cpu() noexcept {
+#if defined(__linux__)
+    return sched_getcpu();
+#else
+    return -2;
+#endif
+}
+
 constexpr int worker_spins = 2000; // some 20 to 60 microseconds awake for the next job, then sleep
 constexpr int caller_spins = 20000;
 
@@ -44,6 +53,7 @@ class Pool {
   public:
     void run(std::size_t n, std::size_t chunk, int threads, detail::Work work, void *context) {
         start_workers(threads - 1);
+        caller_cpu_.store(current_cpu(), std::memory_order_relaxed);
         const std::uint64_t chunks = (n + chunk - 1) / chunk;
         work_ = work;
         context_ = context;
@@ -131,7 +141,9 @@ class Pool {
     void serve(int slot) {
         for (;;) {
             while (take_chunk(slot)) {}
-            for (int i = 0; i < worker_spins && !has_work(ticket_.load(std::memory_order_relaxed), slot); ++i) relax();
+            // Where it took the caller's place on a CPU, it is the caller who waits.
+            const int spins = current_cpu() == caller_cpu_.load(std::memory_order_relaxed) ? 0 : worker_spins;
+            for (int i = 0; i < spins && !has_work(ticket_.load(std::memory_order_relaxed), slot); ++i) relax();
             if (!has_work(ticket_.load(std::memory_order_relaxed), slot)) {
                 std::unique_lock<std::mutex> lock(mutex_);
                 sleepers_.fetch_add(1, std::memory_order_seq_cst);
@@ -153,7 +165,7 @@ class Pool {
     std::condition_variable wake_, done_;
     alignas(64) std::atomic<std::uint64_t> ticket_{0};
     alignas(64) std::atomic<std::uint32_t> pending_{0};
-    std::atomic<int> sleepers_{0};
+    std::atomic<int> sleepers_{0}, caller_cpu_{-1};
     std::atomic<bool> caller_waits_{false};
     std::atomic<int> workers_{0};
     detail::Work work_ = nullptr;
