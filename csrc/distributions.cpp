@@ -27,18 +27,18 @@ double density(double x) {
            root_of_two_pi;
 }
 
-// The probability between 0 and x, 0 <= x < 3
+// The probability between 0 and x, 0 <= x < 1.25
 double series(double x) {
     double sum = 0;
-    for (int k = 121; k > 0; k -= 2) sum = 1 + sum * x * x / (k + 2);
+    for (int k = 61; k > 0; k -= 2) sum = 1 + sum * x * x / (k + 2);
     return density(x) * x * sum;
 }
 
-// The probability above x >= 3
+// The probability above x >= 1.25
 double continued_fraction(double x) {
     if (x > 37) return 0;
     double fraction = x;
-    for (int k = 160; k > 0; --k) fraction = x + k / fraction;
+    for (int k = 240; k > 0; --k) fraction = x + k / fraction;
     return density(x) / fraction;
 }
 
@@ -55,7 +55,7 @@ Half half(double x) {
     if (x == known[0].x) return known[0].half;
     if (x != known[1].x) {
         known[1].x = x;
-        if (x < 3) {
+        if (x < 1.25) { // beyond, the difference would keep too few digits
             const double inner = series(x);
             known[1].half = {inner, 0.5 - inner};
         } else {

@@ -21,6 +21,8 @@ PARAMETERS = {
         (0.0, 1.0, 0.0, np.inf),
         (0.0, 1.0, -1.0, 3.0),
         (0.0, 1.0, 5.0, 6.0),
+        (0.0, 1.0, 2.9999, 9.0),
+        (0.0, 1.0, -2.9, -2.5),
         (1.0, 0.5, -9.0, -7.5),
         (0.0, 1.0, 0.1, 0.1001),
     ],
@@ -119,6 +121,16 @@ def test_against_the_reference(distribution, parameters, dtype, isa):
             if distribution == "truncated_normal":  # inverted in float64 there too
                 unit = np.maximum(unit, 16 * np.spacing(dtype(parameters[1])))
             assert (np.abs(got - want) <= 4 * unit).all()
+
+
+@pytest.mark.parametrize("distribution", PARAMETERS)
+def test_where_block_numbers_pass_32_bits(distribution, dtype, isa):
+    """One fill across a multiple of 2**32 blocks has what fills of one element have."""
+    size = 2**34 if dtype == np.float32 else 2**33
+    for start in (size - 512, 5 * size - 511, size - 1):
+        whole = filled(1280, distribution, dtype=dtype, start=start)
+        single = [filled(1, distribution, dtype=dtype, start=start + i) for i in range(1280)]
+        oracles.assert_same_bits(whole, np.concatenate(single), str(start))
 
 
 @pytest.mark.parametrize("distribution", PARAMETERS)

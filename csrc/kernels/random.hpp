@@ -23,12 +23,13 @@ template <std::size_t Half, std::size_t... I> PYNN_INLINE Words halves(Words a, 
 }
 
 // The words of consecutive blocks, some vectors of blocks a step: for floats one vector of a pair has the even and one the
-// odd blocks, so that the halves of 64-bit lanes end up in order.
-template <class T> struct Generator {
+// odd blocks, so that the halves of 64-bit lanes end up in order. Elements are drawn by units: a group, or the groups of a step
+// where that has more.
+template <class T, std::size_t Vectors> struct Generator {
     static constexpr bool single = sizeof(T) == 4;
-    // A round waits longer for its multiplications than the CPU looks ahead: more vectors, more that waits for nothing.
-    static constexpr std::size_t vectors = vector_registers == 32 ? 4 : 2;
-    static constexpr std::size_t lanes = width<std::uint64_t>, step_blocks = vectors * lanes;
+    static constexpr std::size_t vectors = Vectors, lanes = width<std::uint64_t>, step_blocks = vectors * lanes;
+    static constexpr std::size_t unit_blocks = step_blocks > group_blocks ? step_blocks : group_blocks;
+    static constexpr std::size_t unit_size = unit_blocks * 16 / sizeof(T);
 
     Words key0[philox_rounds], key1[philox_rounds];
     Words product; // multiplier0 times the lower 32 bits of the block numbers, for the next step's first vector
@@ -113,25 +114,19 @@ template <class D, class T> PYNN_INLINE void draw(const Words (&bits)[2], const 
     store(out + group_blocks, values.second);
 }
 
-// Groups are drawn by units: a group, or the groups of a step where that has more.
-template <class T>
-constexpr std::size_t unit_blocks = Generator<T>::step_blocks > group_blocks ? Generator<T>::step_blocks : group_blocks;
-template <class T> constexpr std::size_t unit_size = unit_blocks<T> * 16 / sizeof(T);
-
 // Where the draw of bits[i] goes that a step makes which begins with a unit's block `block`
 template <class T> constexpr std::size_t place_of_draw(std::size_t block, std::size_t i) {
-    using G = Generator<T>;
-    block += G::single ? i / 2 * 2 * G::lanes : i * G::lanes;
-    return block / group_blocks * group_size<T> + block % group_blocks + (G::single ? i % 2 * 2 * group_blocks : 0);
+    constexpr bool single = sizeof(T) == 4;
+    block += (single ? i / 2 * 2 : i) * width<std::uint64_t>;
+    return block / group_blocks * group_size<T> + block % group_blocks + (single ? i % 2 * 2 * group_blocks : 0);
 }
 
 // The next units. The rounds of a step run between the draws of the step before: one waits for multiplications while the
 // other computes.
-template <class D, class T>
-PYNN_INLINE void draw_units(T *out, Generator<T> &generator, std::size_t units, const Splats<vec<T>> &constants) {
-    using G = Generator<T>;
-    for (T *end = out + units * unit_size<T>; out != end; out += unit_size<T>)
-        for (std::size_t block = 0; block < unit_blocks<T>; block += G::step_blocks) {
+template <class D, class T, class G>
+PYNN_INLINE void draw_units(T *out, G &generator, std::size_t units, const Splats<vec<T>> &constants) {
+    for (T *end = out + units * G::unit_size; out != end; out += G::unit_size)
+        for (std::size_t block = 0; block < G::unit_blocks; block += G::step_blocks) {
             constexpr int first = 2, last = philox_rounds - 1, draws = G::vectors;
             generator.begin();
 #pragma GCC unroll 4
@@ -178,20 +173,20 @@ struct Float16 {
 };
 
 // `units` whole units, the first of number `unit`; their block numbers share their upper 32 bits.
-template <class D, class Format, class T = typename Format::Drawn>
+template <class D, class Format, class G, class T = typename Format::Drawn>
 PYNN_INLINE void fill_units(typename Format::Kept *out, std::uint64_t key, std::uint64_t unit, std::size_t units,
                             const Splats<vec<T>> &constants) {
-    Generator<T> generator(key, unit * unit_blocks<T>);
+    G generator(key, unit * G::unit_blocks);
     generator.begin();
     generator.rounds(2, philox_rounds - 1);
     generator.end();
     if constexpr (std::is_same_v<T, typename Format::Kept>) {
         draw_units<D>(out, generator, units, constants);
     } else { // rounded in a loop of its own, which leaves the draws their registers, and soon, so that writing keeps pace
-        constexpr std::size_t most = 512 / unit_size<T>;
-        T drawn[most * unit_size<T>];
+        constexpr std::size_t most = 512 / G::unit_size;
+        T drawn[most * G::unit_size];
         while (units > 0) {
-            const std::size_t count = units < most ? units : most, n = count * unit_size<T>;
+            const std::size_t count = units < most ? units : most, n = count * G::unit_size;
             draw_units<D>(drawn, generator, count, constants);
             for (std::size_t i = 0; i < n; i += 2 * width<T>) {
                 auto rounded = [&](std::size_t at) {
@@ -206,28 +201,37 @@ PYNN_INLINE void fill_units(typename Format::Kept *out, std::uint64_t key, std::
     }
 }
 
+// Part of one unit
+template <class D, class Format, class T = typename Format::Drawn>
+[[gnu::noinline]] void fill_part(typename Format::Kept *out, std::uint64_t key, std::uint64_t start, std::size_t n,
+                                 const Splats<vec<T>> &constants) {
+    using G = Generator<T, 2>;
+    typename Format::Kept buffer[G::unit_size];
+    fill_units<D, Format, G>(buffer, key, start / G::unit_size, 1, constants);
+    __builtin_memcpy(out, buffer + start % G::unit_size, n * sizeof *out);
+}
+
 // Elements start .. start + n - 1 of the stream of key.
 template <class D, class Format, class T = typename Format::Drawn>
 void fill_loop(typename Format::Kept *out, std::uint64_t key, std::uint64_t start, std::size_t n,
                const Constants<T> &given) {
     const Splats<vec<T>> constants(given);
-    constexpr std::size_t size = unit_size<T>;
-    constexpr std::uint64_t period = (std::uint64_t(1) << 32) / unit_blocks<T>; // units that share the upper 32 bits
+    // A round waits longer for its multiplications than the CPU looks ahead: more vectors, more that waits for nothing.
+    using G = Generator<T, vector_registers == 32 ? 4 : 2>;
+    constexpr std::size_t size = G::unit_size, part = Generator<T, 2>::unit_size;
+    constexpr std::uint64_t period = (std::uint64_t(1) << 32) / G::unit_blocks; // units that share the upper 32 bits
     while (n > 0) {
-        typename Format::Kept buffer[size];
-        const std::uint64_t unit = start / size;
-        const std::size_t skip = start % size;
-        std::size_t units = n / size, count;
-        const bool partial = skip != 0 || units == 0;
-        if (partial) {
-            units = 1;
-            count = size - skip < n ? size - skip : n;
-        } else {
-            if (units > period - unit % period) units = period - unit % period;
+        std::size_t count;
+        if (start % size == 0 && n >= size) {
+            const std::uint64_t unit = start / size, left = period - unit % period;
+            const std::size_t units = n / size < left ? n / size : static_cast<std::size_t>(left);
+            fill_units<D, Format, G>(out, key, unit, units, constants);
             count = units * size;
+        } else {
+            const std::size_t rest = part - start % part;
+            count = n < rest ? n : rest;
+            fill_part<D, Format>(out, key, start, count, constants);
         }
-        fill_units<D, Format>(partial ? buffer : out, key, unit, units, constants);
-        if (partial) __builtin_memcpy(out, buffer + skip, count * sizeof *out);
         out += count;
         start += count;
         n -= count;
