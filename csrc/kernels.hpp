@@ -77,12 +77,13 @@ template <class T> struct Kernels {
     void (*copy_past_cache)(const T *from, T *to, std::size_t n);
     void (*finish_past_cache)();
 
+    // Of rows of n; x_row and y_row from one to the next. What a row ends with overlaps with the next one's beginning.
+    void (*softmax)(const T *x, std::ptrdiff_t x_row, T *y, std::ptrdiff_t y_row, std::size_t rows, std::size_t n);
+    void (*log_softmax)(const T *x, std::ptrdiff_t x_row, T *y, std::ptrdiff_t y_row, std::size_t rows, std::size_t n);
     // One row each.
-    void (*softmax)(const T *x, T *y, std::size_t n);
     void (*softmax_backward)(const T *dy, const T *y, T *dx, std::size_t n);
     void (*softmin)(const T *x, T *y, std::size_t n);
     void (*softmin_backward)(const T *dy, const T *y, T *dx, std::size_t n);
-    void (*log_softmax)(const T *x, T *y, std::size_t n);
     void (*log_softmax_backward)(const T *dy, const T *y, T *dx, std::size_t n);
     void (*logsumexp)(const T *x, T *y, std::size_t n); // y is one number
     void (*logsumexp_backward)(const T *dy, const T *x, const T *y, T *dx, std::size_t n);

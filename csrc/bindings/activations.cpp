@@ -120,26 +120,24 @@ void rowwise_loop(char **operands, const npy_intp *dimensions, const npy_intp *s
     }
 }
 
-// The loop of a family whose rows one kernel computes: from x[0], x[1], ..., the inputs.
-#define PYNN_ROWWISE(Family, rows, kernel_name, ...)                                                                   \
+// The loop of a family whose rows one kernel computes
+#define PYNN_ROWWISE(Family, rows, kernel_name)                                                                        \
     struct Family : Rowwise<PYNN_UNPACK rows> {                                                                        \
         template <class From, class T>                                                                                 \
         static void loop(char **operands, const npy_intp *n, const npy_intp *steps, void *) {                          \
-            auto kernel = active_kernels_of<T>().kernel_name;                                                          \
-            rowwise_loop<Family, From, T>(operands, n, steps, [kernel](const T *const *x, T *y, std::size_t length) {  \
-                kernel(__VA_ARGS__, y, length);                                                                        \
-            });                                                                                                        \
+            rowwise_loop<Family, From, T>(operands, n, steps,                                                          \
+                                          call_of_rows<Family, T>(active_kernels_of<T>().kernel_name));                \
         }                                                                                                              \
     };
 #define PYNN_UNPACK(...) __VA_ARGS__
-PYNN_ROWWISE(Softmax, (true, true), softmax, x[0])
-PYNN_ROWWISE(SoftmaxBackward, (true, true, true), softmax_backward, x[0], x[1])
-PYNN_ROWWISE(Softmin, (true, true), softmin, x[0])
-PYNN_ROWWISE(SoftminBackward, (true, true, true), softmin_backward, x[0], x[1])
-PYNN_ROWWISE(LogSoftmax, (true, true), log_softmax, x[0])
-PYNN_ROWWISE(LogSoftmaxBackward, (true, true, true), log_softmax_backward, x[0], x[1])
-PYNN_ROWWISE(LogSumExp, (true, false), logsumexp, x[0])
-PYNN_ROWWISE(LogSumExpBackward, (false, true, false, true), logsumexp_backward, x[0], x[1], x[2])
+PYNN_ROWWISE(Softmax, (true, true), softmax)
+PYNN_ROWWISE(SoftmaxBackward, (true, true, true), softmax_backward)
+PYNN_ROWWISE(Softmin, (true, true), softmin)
+PYNN_ROWWISE(SoftminBackward, (true, true, true), softmin_backward)
+PYNN_ROWWISE(LogSoftmax, (true, true), log_softmax)
+PYNN_ROWWISE(LogSoftmaxBackward, (true, true, true), log_softmax_backward)
+PYNN_ROWWISE(LogSumExp, (true, false), logsumexp)
+PYNN_ROWWISE(LogSumExpBackward, (false, true, false, true), logsumexp_backward)
 #undef PYNN_ROWWISE
 #undef PYNN_UNPACK
 

@@ -236,10 +236,10 @@ int affine_gradients(std::size_t m, std::size_t n, std::size_t k, Input<T> dy, I
     });
 }
 
-// call(inputs, output, columns) for each row, of a family whose operands are all rows.
-template <class Family, class T, class Call>
+// A kernel for each row, of a family whose operands are all rows.
+template <class Family, class T, class Kernel>
 int rows_of(std::size_t rows, std::size_t columns, std::array<Input<T>, Family::inputs> x, Output<T> y, int threads,
-            Call call) noexcept {
+            Kernel kernel) noexcept {
     bool good = given(rows, columns, y);
     for (const Input<T> &input : x) good = good && given(rows, columns, input);
     return guarded(threads, good, [&] {
@@ -253,24 +253,20 @@ int rows_of(std::size_t rows, std::size_t columns, std::array<Input<T>, Family::
         for (std::size_t j = 0; j < x.size(); ++j) add(j, x[j]);
         add(x.size(), y);
         rowwise<Family, T, T>(operands, static_cast<std::ptrdiff_t>(rows), static_cast<std::ptrdiff_t>(columns), steps,
-                              steps_in_row, call);
+                              steps_in_row, call_of_rows<Family, T>(kernel));
         return PYNN_OK;
     });
 }
 
 template <class T> int softmax(std::size_t rows, std::size_t columns, Input<T> x, Output<T> y, int threads) noexcept {
-    const auto kernel = active_kernels_of<T>().softmax;
-    return rows_of<Rowwise<true, true>, T>(rows, columns, {x}, y, threads,
-                                           [&](const T *const *in, T *to, std::size_t n) { kernel(in[0], to, n); });
+    return rows_of<Rowwise<true, true>, T>(rows, columns, {x}, y, threads, active_kernels_of<T>().softmax);
 }
 
 template <class T>
 int softmax_gradient(std::size_t rows, std::size_t columns, Input<T> dy, Input<T> y, Output<T> dx,
                      int threads) noexcept {
-    const auto kernel = active_kernels_of<T>().softmax_backward;
-    return rows_of<Rowwise<true, true, true>, T>(
-        rows, columns, {dy, y}, dx, threads,
-        [&](const T *const *in, T *to, std::size_t n) { kernel(in[0], in[1], to, n); });
+    return rows_of<Rowwise<true, true, true>, T>(rows, columns, {dy, y}, dx, threads,
+                                                 active_kernels_of<T>().softmax_backward);
 }
 
 // ---- The table ----

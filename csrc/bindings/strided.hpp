@@ -166,17 +166,37 @@ template <bool... Row> struct Rowwise {
     static constexpr bool is_row[] = {Row...};
 };
 
-// call(inputs, output, length) for each row; steps from row to row, and within one. Throws std::bad_alloc.
+// What rowwise() calls, of a kernel that takes rows of one input, or the operands of one row.
+template <class Family, class T, class Kernel> auto call_of_rows(Kernel kernel) {
+    return [kernel](const T *const *in, const std::ptrdiff_t *in_rows, T *out, std::ptrdiff_t out_row, std::size_t rows,
+                    std::size_t length) {
+        if constexpr (std::is_invocable_v<Kernel, const T *, std::ptrdiff_t, T *, std::ptrdiff_t, std::size_t,
+                                          std::size_t>) {
+            kernel(in[0], in_rows[0], out, out_row, rows, length);
+        } else {
+            const auto one_row = [&]<std::size_t... I>(std::ptrdiff_t row, std::index_sequence<I...>) {
+                kernel(in[I] + row * in_rows[I]..., out + row * out_row, length);
+            };
+            for (std::ptrdiff_t row = 0; row < static_cast<std::ptrdiff_t>(rows); ++row)
+                one_row(row, std::make_index_sequence<Family::inputs>());
+        }
+    };
+}
+
+// call(inputs, their steps from row to row in elements, output, its step, rows, length) for all rows, some at a time; steps from row
+// to row, and within one, in bytes. Throws std::bad_alloc.
 template <class Family, class From, class T, class Call>
 void rowwise(char *const *operands, std::ptrdiff_t rows, std::ptrdiff_t length, const std::ptrdiff_t *steps,
              const std::ptrdiff_t *steps_in_row, Call call) {
     constexpr int count_of_operands = Family::operands, inputs = Family::inputs;
     if (rows == 0 || (length == 0 && Family::is_row[inputs])) return;
-    std::ptrdiff_t lengths[count_of_operands];
+    constexpr auto size = static_cast<std::ptrdiff_t>(sizeof(T));
+    std::ptrdiff_t lengths[count_of_operands], row_steps[count_of_operands];
     bool contiguous = std::is_same_v<From, T>;
     for (int j = 0; j < count_of_operands; ++j) {
         lengths[j] = Family::is_row[j] ? length : 1;
-        contiguous = contiguous && (steps_in_row[j] == sizeof(T) || lengths[j] <= 1);
+        contiguous = contiguous && (steps_in_row[j] == size || lengths[j] <= 1) && steps[j] % size == 0;
+        row_steps[j] = steps[j] / size;
     }
     const std::size_t longest = static_cast<std::size_t>(std::max<std::ptrdiff_t>(length, 1));
     const std::size_t buffer = contiguous ? 0 : detail::bytes_of(longest, count_of_operands);
@@ -185,19 +205,24 @@ void rowwise(char *const *operands, std::ptrdiff_t rows, std::ptrdiff_t length, 
     const std::size_t grain = std::max<std::size_t>(1, elementwise_grain / 4 / longest);
     parallel_for_slots(
         static_cast<std::size_t>(rows), grain, threads, [&](std::size_t begin, std::size_t end, int slot) {
-            T *own = contiguous ? nullptr : scratch.get() + buffer * static_cast<std::size_t>(slot);
+            const T *in[inputs];
+            if (contiguous) {
+                const auto at = static_cast<std::ptrdiff_t>(begin);
+                for (int j = 0; j < inputs; ++j) in[j] = reinterpret_cast<const T *>(operands[j] + at * steps[j]);
+                call(in, row_steps, reinterpret_cast<T *>(operands[inputs] + at * steps[inputs]), row_steps[inputs],
+                     end - begin, static_cast<std::size_t>(length));
+                return;
+            }
+            T *own = scratch.get() + buffer * static_cast<std::size_t>(slot), *result = own + longest * inputs;
             for (auto row = static_cast<std::ptrdiff_t>(begin); row < static_cast<std::ptrdiff_t>(end); ++row) {
-                const T *in[inputs];
                 for (int j = 0; j < inputs; ++j) {
-                    const char *input = operands[j] + row * steps[j];
-                    T *place = contiguous ? nullptr : own + longest * static_cast<std::size_t>(j);
-                    in[j] = contiguous ? reinterpret_cast<const T *>(input) : place;
-                    if (!contiguous) gather<From>(input, steps_in_row[j], lengths[j], place);
+                    T *place = own + longest * static_cast<std::size_t>(j);
+                    gather<From>(operands[j] + row * steps[j], steps_in_row[j], lengths[j], place);
+                    in[j] = place;
                 }
-                char *output = operands[inputs] + row * steps[inputs];
-                T *result = contiguous ? reinterpret_cast<T *>(output) : own + longest * inputs;
-                call(in, result, static_cast<std::size_t>(length));
-                if (!contiguous) scatter<Result<From, T>>(result, lengths[inputs], output, steps_in_row[inputs]);
+                call(in, row_steps, result, 0, 1, static_cast<std::size_t>(length));
+                scatter<Result<From, T>>(result, lengths[inputs], operands[inputs] + row * steps[inputs],
+                                         steps_in_row[inputs]);
             }
         });
 }

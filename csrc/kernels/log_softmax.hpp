@@ -154,13 +154,12 @@ template <class T> PYNN_INLINE LogSum<T> log_sum(const T *x, const T *y, std::si
     return {greatest, {nan, 0}};
 }
 
-template <class T> void log_softmax_row(const T *x, T *y, std::size_t n) {
+// y = x - sum, the logarithm of a row's sum of exp(x)
+template <class T>
+PYNN_INLINE void less_log_of_sum(const T *x, T *y, std::size_t n, T least_of_row, Parts<double> sum) {
     using V = vec<T>;
-    if (n == 0) return;
-    const Extremes<T> extremes = extremes_of_row<true>(x, n);
-    const Parts<double> sum = log_sum(x, y, n, extremes.greatest).whole();
     const T high = static_cast<T>(sum.high), low = static_cast<T>((sum.high - static_cast<double>(high)) + sum.low);
-    if (0 < high && high < static_cast<T>(0x1p+126f) && -high <= extremes.least) { // |x| <= high: as below, but shorter
+    if (0 < high && high < static_cast<T>(0x1p+126f) && -high <= least_of_row) { // |x| <= high: as below, but shorter
         const auto f = [&](V v) __attribute__((always_inline)) {
             const V difference = v - high, error = v - (difference + high);
             return difference + (error - low);
@@ -174,6 +173,18 @@ template <class T> void log_softmax_row(const T *x, T *y, std::size_t n) {
         return difference.high + maximum(difference.low - low, least); // which takes the place of a NaN: of infinities
     };
     map<many_vectors<T>>(n, y, f, x);
+}
+// Each row's greatest element is found while the sum of the row before ends, one number waiting for the other.
+template <class T>
+void log_softmax_rows(const T *x, std::ptrdiff_t x_row, T *y, std::ptrdiff_t y_row, std::size_t rows, std::size_t n) {
+    if (n == 0 || rows == 0) return;
+    Extremes<T> extremes = extremes_of_row<true>(x, n);
+    for (std::size_t row = 0; row < rows; ++row, x += x_row, y += y_row) {
+        const Parts<double> sum = log_sum(x, y, n, extremes.greatest).whole();
+        const Extremes<T> next = row + 1 < rows ? extremes_of_row<true>(x + x_row, n) : extremes;
+        less_log_of_sum(x, y, n, extremes.least, sum);
+        extremes = next;
+    }
 }
 
 template <class T> void logsumexp_row(const T *x, T *y, std::size_t n) {

@@ -41,12 +41,15 @@ void softmax_loss_rows(const T *x, T *y, std::size_t rows, std::size_t n, const 
     while (rows > 0) {
         const std::size_t count = rows < most ? rows : most;
         double totals[most];
-        for (std::size_t i = 0; i < count; ++i, x += n, y += n) {
-            const double chosen = static_cast<double>(x[labels[i]]);
-            const SoftmaxSum<T> sum = softmax_row_sum(x, y, n);
-            totals[i] = sum.total;
-            losses[i] = static_cast<double>(sum.greatest) - chosen;
-        }
+        for (std::size_t i = 0; i < count; ++i)
+            losses[i] = -static_cast<double>(x[static_cast<std::ptrdiff_t>(i * n) + labels[i]]);
+        const auto row = static_cast<std::ptrdiff_t>(n);
+        softmax_of_rows(x, row, y, row, count, n, [&](std::size_t i, T greatest, double total) {
+            totals[i] = total;
+            losses[i] += static_cast<double>(greatest);
+        });
+        x += count * n;
+        y += count * n;
         for (std::size_t i = 0; i < count; i += wide_lanes)
             store_wide(losses + i, log_of(load_wide(totals + i, count - i)) + load_wide(losses + i, count - i),
                        count - i);

@@ -238,11 +238,6 @@ template <class V> PYNN_INLINE Parts<V> reciprocal_of_sum(double total, double t
     return {splat<V>(first), splat<V>(static_cast<element<V>>((high[0] - static_cast<double>(first)) + low[0]))};
 }
 
-template <class T> struct SoftmaxSum {
-    T greatest;
-    double total; // of exp(x - greatest)
-};
-
 // y = c exp(x - greatest); their sum, times c
 PYNN_INLINE void exponentials_of_row(const float *x, float *y, std::size_t n, float greatest, double *sum,
                                      double *low) {
@@ -298,24 +293,35 @@ PYNN_INLINE void exponentials_of_row(const double *x, double *y, std::size_t n, 
     sums.total(sum, low);
 }
 
-template <class T> PYNN_INLINE SoftmaxSum<T> softmax_row_sum(const T *x, T *y, std::size_t n) {
+// each(row, its greatest element, sum of exp(x - greatest)) for every row of n > 0, when y has it. What a row ends with waits for
+// one number after the other: meanwhile the next row's greatest element is found.
+template <class T, class F>
+PYNN_INLINE void softmax_of_rows(const T *x, std::ptrdiff_t x_row, T *y, std::ptrdiff_t y_row, std::size_t rows,
+                                 std::size_t n, F each) {
     using V = vec<T>;
-    if (n == 0) return {};
-    const T greatest = greatest_of_row(x, n);
-    double total, total_low;
-    exponentials_of_row(x, y, n, greatest, &total, &total_low);
-    const Parts<V> inverse = reciprocal_of_sum<V>(total, total_low);
-    const auto scaled = [&](V e) __attribute__((always_inline)) { return fma(e, inverse.high, e * inverse.low); };
-    map<many_vectors<T>>(n, y, scaled, y);
-    if constexpr (by_table<V>) total *= 1 / static_cast<double>(RowTerms::scale);
-    return {greatest, total};
+    T greatest = rows > 0 ? greatest_of_row(x, n) : T(0);
+    for (std::size_t row = 0; row < rows; ++row, y += y_row) {
+        double total, total_low;
+        exponentials_of_row(x, y, n, greatest, &total, &total_low);
+        x += x_row;
+        const T next = row + 1 < rows ? greatest_of_row(x, n) : T(0);
+        const Parts<V> inverse = reciprocal_of_sum<V>(total, total_low);
+        const auto scaled = [&](V e) __attribute__((always_inline)) { return fma(e, inverse.high, e * inverse.low); };
+        map<many_vectors<T>>(n, y, scaled, y);
+        if constexpr (by_table<V>) total *= 1 / static_cast<double>(RowTerms::scale);
+        each(row, greatest, total);
+        greatest = next;
+    }
 }
 
-template <class T> void softmax_row(const T *x, T *y, std::size_t n) { softmax_row_sum(x, y, n); }
+template <class T>
+void softmax_rows(const T *x, std::ptrdiff_t x_row, T *y, std::ptrdiff_t y_row, std::size_t rows, std::size_t n) {
+    if (n > 0) softmax_of_rows(x, x_row, y, y_row, rows, n, [](std::size_t, T, double) {});
+}
 
 template <class T> void softmin_row(const T *x, T *y, std::size_t n) {
     for (std::size_t i = 0; i < n; ++i) y[i] = -x[i];
-    softmax_row(y, y, n);
+    softmax_rows(y, 0, y, 0, 1, n);
 }
 
 template <class T> void softmax_backward_row(const T *dy, const T *y, T *dx, std::size_t n) {
