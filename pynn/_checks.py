@@ -280,6 +280,13 @@ def writable(name: str, value: Any) -> npt.NDArray[Any]:
     raise ValueError(f"{name} must be aligned in memory to its element size")
 
 
+def _from_dlpack(value: Any) -> npt.NDArray[Any]:
+    try:
+        return np.from_dlpack(value, copy=False)
+    except TypeError:  # NumPy 2.0, or a producer of its time, knows no copy=
+        return np.from_dlpack(value)
+
+
 def _viewed(name: str, value: Any) -> npt.NDArray[Any]:
     bits = False
     try:
@@ -293,7 +300,7 @@ def _viewed(name: str, value: Any) -> npt.NDArray[Any]:
             bits = str(getattr(value, "dtype", "")) == "torch.bfloat16"
             if bits:  # a type that NumPy's side of DLPack lacks
                 value = value.view(sys.modules["torch"].int16)
-            array = np.from_dlpack(value)
+            array = _from_dlpack(value)
         else:
             array = np.asarray(memoryview(value))
     except (TypeError, ValueError, RuntimeError, BufferError) as error:
