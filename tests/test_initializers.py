@@ -677,6 +677,94 @@ def test_gain_of_what_is_no_common_activation():
         initializers.gain(lambda x: 1j * x)
 
 
+# forward, backward
+KNOWN_GAINS = {
+    "relu": (1.4142135623730951, 1.4142135623730951),
+    "relu6": (1.4142135650954561, 1.414213563768924),
+    "leaky_relu": (1.4141428569978354, 1.4141428569978354),
+    "elu": (1.245198300700633, 1.223428557552777),
+    "celu": (1.245198300700633, 1.223428557552777),
+    "selu": (1.0, 0.9660257769720078),
+    "gelu": (1.533530441196074, 1.4811144127088145),
+    "gelu_tanh": (1.5335805216663263, 1.4811680580932702),
+    "quick_gelu": (1.5394587622987965, 1.4914592267502205),
+    "silu": (1.6765324703319209, 1.6233202579521322),
+    "mish": (1.4868475812730155, 1.444755232547274),
+    "sigmoid": (1.8462285453388978, 4.7226460859376775),
+    "log_sigmoid": (1.0418668355354714, 1.8462285453388978),
+    "tanh": (1.5925374197225106, 1.467413591631219),
+    "tanh_shrink": (2.338367530099075, 1.9881388232488078),
+    "softplus": (1.0418668355354714, 1.8462285453388978),
+    "squareplus": (0.816496580927726, 1.85914916249115),
+    "softsign": (2.33753336310565, 2.0957806089487536),
+    "hard_sigmoid": (1.897840424727893, 6.008115825195295),
+    "hard_swish": (1.7366572127663, 1.6700763674404628),
+    "hard_tanh": (1.3920361404479231, 1.2102870624325983),
+    "hard_shrink": (1.0157963547198772, 1.2730076010312807),
+    "soft_shrink": (1.5443605282795214, 1.2730076010312807),
+    "threshold": (1.4142135623730951, 1.4142135623730951),
+    "exponential": (0.36787944117145854, 0.36787944117145854),
+    "linear": (1.0, 1.0),
+}
+
+
+def test_gains_of_all_activations():
+    """As they were published."""
+    assert {*KNOWN_GAINS} == {*pynn.ACTIVATIONS}
+    for name, gains in KNOWN_GAINS.items():
+        found = initializers.gain(name), initializers.gain(name, "backward")
+        assert found == pytest.approx(gains, rel=1e-12), name
+
+
+def shrunk(limit):
+    """E f^2 and E f'^2 of hard_shrink."""
+    tail = scipy.stats.norm.sf(limit)
+    return 2 * (tail + limit * scipy.stats.norm.pdf(limit)), 2 * tail
+
+
+def shifted_relu(at):
+    tail, density = scipy.stats.norm.sf(at), scipy.stats.norm.pdf(at)
+    return (1 + at * at) * tail - at * density, tail
+
+
+@pytest.mark.parametrize("single", [False, True])
+@pytest.mark.parametrize("at", [0.1, 0.3, 0.2525, 1 / 3, 0.5, 2.0**-20, 2.49999])
+def test_gain_with_kinks_and_jumps_anywhere(at, single):
+    """Not only at the ends of the panels; the slope exists almost everywhere. In float32 to fewer digits."""
+    kind = np.float32 if single else np.float64
+    for f, (square, slope) in (
+        (lambda x: pynn.hard_shrink(x.astype(kind), at), shrunk(at)),
+        (lambda x: np.maximum(x.astype(kind) - kind(at), 0), shifted_relu(at)),
+    ):
+        rel = 1e-4 if single else 1e-9
+        assert initializers.gain(f) == pytest.approx(square**-0.5, rel=rel)
+        assert initializers.gain(f, "backward") == pytest.approx(slope**-0.5, rel=rel)
+
+
+def test_gain_of_what_is_rounded_or_steep():
+    for kind, rel in ((np.float16, 1e-2), (np.float32, 1e-5)):
+        for name in ("relu", "tanh", "gelu", "sigmoid"):
+            found = initializers.gain(
+                lambda x: getattr(pynn, name)(x.astype(kind)),  # noqa: B023
+                "backward",
+            )
+            assert found == pytest.approx(initializers.gain(name, "backward"), rel=rel)
+    assert initializers.gain(lambda x: np.sin(20 * x), "backward") == pytest.approx(
+        200**-0.5, rel=1e-9
+    )
+    steep = scipy.integrate.quad(
+        lambda z: 100 * math.cosh(10 * z) ** -4 * scipy.stats.norm.pdf(z), -2, 2, points=[0]
+    )[0]
+    found = initializers.gain(lambda x: np.tanh(10 * x), "backward")
+    assert found == pytest.approx(steep**-0.5, rel=1e-7)
+    saw = initializers.gain(lambda x: np.floor(np.pi * x) + x, "backward")
+    assert saw == pytest.approx(1, rel=1e-9)
+    for stairs in (lambda x: x > 0.1, lambda x: np.round(8 * x), lambda x: np.floor(3 * x - 0.2)):
+        assert initializers.gain(stairs) > 0
+        with pytest.raises(ValueError, match=r"activation must have a slope.* 0\.0"):
+            initializers.gain(stairs, "backward")
+
+
 def test_recommend():
     assert initializers.recommend("relu")[:2] == ("he_normal", pytest.approx(math.sqrt(2)))
     for name in ("tanh", "sigmoid"):
