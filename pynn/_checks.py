@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import operator
 import sys
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 T = TypeVar("T")
+
+_PIECE = 2**20  # elements of a piece
 
 # The least number that becomes infinite in a type, half a unit beyond its greatest; half types are rounded from float32,
 # to which half a unit of float32 less comes up. uint16 holds the bits of bfloat16.
@@ -208,6 +210,45 @@ def check_places(name: str, array: npt.NDArray[Any]) -> None:
         if step < reach and array.size:
             raise ValueError(f"{name} must have one place for each element; some share memory")
         reach += (n - 1) * step
+
+
+def pieces(array: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
+    """Yield parts of an array, views of a few MB each: Python handles signals between them."""
+    if array.size <= _PIECE:
+        yield array
+        return
+    axis = max(range(array.ndim), key=lambda i: (array.shape[i] > 1, abs(array.strides[i])))
+    n = array.shape[axis]
+    step = max(1, _PIECE * n // array.size)
+    for start in range(0, n, step):
+        yield from pieces(array[(slice(None),) * axis + (slice(start, start + step),)])
+
+
+def clamp(array: npt.NDArray[Any], least: float, most: float) -> None:
+    """Keep numbers within two bounds: within those next to them in array's type, if it has any."""
+    low, high = _rounded_up(least, array.dtype), -_rounded_up(-most, array.dtype)
+    if low > high:
+        low, high = high, low
+    bits = array.dtype == np.uint16
+    for part in pieces(array):
+        values = np.left_shift(part, 16, dtype=np.uint32).view(np.float32) if bits else part
+        for bound, beyond in ((low, values < low), (high, values > high)):
+            np.copyto(part, bfloat16_bits(np.asarray(bound)) if bits else bound, where=beyond)
+
+
+def _rounded_up(value: float, dtype: np.dtype[Any]) -> Any:
+    """Return the least number of a type that is not less than value; of bfloat16 as float32."""
+    with np.errstate(over="ignore"):
+        kind = np.float32 if dtype == np.uint16 else dtype.type
+        near = kind(value)
+        if float(near) < value:
+            near = np.nextafter(near, kind(math.inf))
+    if dtype == np.uint16:
+        word = int(near.view(np.uint32))
+        if word < 2**31 and word & 0xFFFF:  # above 0: without the lower half it is less
+            word += 0x10000
+        near = np.uint32(word & 0xFFFF0000).view(np.float32)
+    return near
 
 
 def assign(array: npt.NDArray[Any], values: npt.ArrayLike) -> None:

@@ -56,6 +56,7 @@ from . import _gain
 from ._backend import functions
 from ._checks import (
     assign,
+    clamp,
     fill_value,
     integer,
     number,
@@ -466,7 +467,9 @@ def truncated_normal(
         As in `normal`, of the distribution before it is cut off.
     lower, upper : float, default -2.0 and 2.0
         The bounds, in standard deviations from the mean; either may be infinite. With
-        ``preset="torch"`` they are PyTorch's a and b, in the units of the weights.
+        ``preset="torch"`` they are PyTorch's a and b, in the units of the weights, and no weight
+        lies beyond (unless its dtype has no number between them). Between them lies at least
+        2**-64 of the distribution.
 
     Returns
     -------
@@ -487,22 +490,26 @@ def truncated_normal(
     0.02
     """
     std = _STD[_preset(preset)] if std is None else std
-    if preset == "torch":
-        lower, upper = real("lower", lower), real("upper", upper)
-        if not lower < upper:
-            raise ValueError(f"lower must be less than upper; got {lower!r} and {upper!r}")
-        centre, spread = number("mean", mean), number("std", std, least=0)
-        if spread > 0:
-            lower, upper = (lower - centre) / spread, (upper - centre) / spread
-        elif lower <= centre <= upper:
-            lower, upper = -math.inf, math.inf
-        else:
-            raise ValueError(
-                f"mean must lie between lower and upper where std is 0; got {mean!r} and"
-                f" {lower!r} to {upper!r}"
-            )
-    parameters = {"mean": mean, "std": std, "lower": lower, "upper": upper}
-    return draw("truncated_normal", parameters, shape, rng, dtype, out, shard)
+    given = {"mean": mean, "std": std, "lower": lower, "upper": upper}
+    where = place(shape, dtype, out, shard)
+    if preset != "torch":
+        return draw_into(where, "truncated_normal", given, rng)
+    a, b = real("lower", lower), real("upper", upper)
+    if not a < b:
+        raise ValueError(f"lower must be less than upper; got {lower!r} and {upper!r}")
+    centre, spread = number("mean", mean), number("std", std, least=0)
+    bounds = {"lower": -math.inf, "upper": math.inf}
+    if spread > 0:
+        bounds = {"lower": (a - centre) / spread, "upper": (b - centre) / spread}
+    elif not a <= centre <= b:
+        raise ValueError(
+            f"mean must lie between lower and upper where std is 0; got {mean!r} and"
+            f" {lower!r} to {upper!r}"
+        )
+    values = checked(where, "truncated_normal", {"mean": mean, "std": std, **bounds}, given)
+    fill_place(where, "truncated_normal", values, key(rng))
+    clamp(where[0], a, b)  # mean + z * std may be rounded beyond
+    return where[-1]
 
 
 def uniform(

@@ -31,7 +31,7 @@ from ._checks import (
     shard_bounds,
     writable,
 )
-from ._core import empty, next_bits, philox4x32, seed_key
+from ._core import empty, fill, next_bits, philox4x32, seed_key
 
 __all__ = ["Philox4x32", "key", "normal", "philox4x32", "truncated_normal", "uniform"]
 
@@ -306,8 +306,16 @@ def draw_into(where: Place, distribution: str, parameters: dict[str, float], rng
     return fill_place(where, distribution, values, key(rng))
 
 
-def checked(where: Place, distribution: str, parameters: dict[str, float]) -> list[float]:
-    """Return the parameters as numbers that the distribution can have in the dtype of a place."""
+def checked(
+    where: Place,
+    distribution: str,
+    parameters: dict[str, float],
+    given: dict[str, float] | None = None,
+) -> list[float]:
+    """Return the parameters as numbers that the distribution can have in the dtype of a place.
+
+    Errors about the bounds show the parameters as they were given, if not like this.
+    """
     dtype = where[0].dtype
     (name1, value1), (name2, value2), *bounds = parameters.items()
     least = -math.inf if distribution == "uniform" else 0.0
@@ -316,13 +324,22 @@ def checked(where: Place, distribution: str, parameters: dict[str, float]) -> li
         if not values[0] < values[1]:
             raise ValueError(f"{name1} must be less than {name2}; got {value1!r} and {value2!r}")
         number(f"{name2} - {name1}", values[1] - values[0], dtype=dtype)
-    for name, value in bounds:
-        values.append(real(name, value))
-    if bounds and not values[2] < values[3]:
-        (lower, least_bound), (upper, most_bound) = bounds
-        raise ValueError(
-            f"{lower} must be less than {upper}; got {least_bound!r} and {most_bound!r}"
-        )
+    if bounds:
+        values += [real(name, value) for name, value in bounds]
+        given = given or parameters
+        (_, _, (lower, least_bound), (upper, most_bound)) = given.items()
+        if not real(lower, least_bound) < real(upper, most_bound):
+            raise ValueError(
+                f"{lower} must be less than {upper}; got {least_bound!r} and {most_bound!r}"
+            )
+        try:
+            fill(np.empty(0, dtype), distribution, 0, *values)
+        except ValueError:
+            got = ", ".join(f"{name} {value!r}" for name, value in given.items())
+            raise ValueError(
+                f"{lower} and {upper} must have 2**-64 of the distribution or more between them;"
+                f" got {got}"
+            ) from None
     return values
 
 

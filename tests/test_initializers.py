@@ -12,7 +12,7 @@ import scipy.stats
 
 import oracles
 import pynn
-from pynn import initializers
+from pynn import _checks, initializers
 
 # name -> variance as a function of the fans, distribution
 RULES = {
@@ -307,7 +307,7 @@ def test_bad_parameters():
             lambda: initializers.truncated_normal((3,), lower=2.0, upper=-2.0),
             "lower must.* 2.0 and -2.0",
         ),
-        (lambda: initializers.truncated_normal((3,), 0, 1, 2, -2, preset="torch"), "lower.* 2.0"),
+        (lambda: initializers.truncated_normal((3,), 0, 1, 2, -2, preset="torch"), "lower.* 2 and"),
         (lambda: initializers.truncated_normal((3,), 5, 0, -1, 1, preset="torch"), "mean.* 5"),
         (lambda: initializers.truncated_normal((3,), lower=math.nan), "lower"),
         (lambda: initializers.truncated_normal((3,), std=-0.5), "std.*-0.5"),
@@ -835,6 +835,78 @@ def test_presets_that_are_refused():
     assert bounds.min() >= 0.9 and bounds.max() <= 1.3
     linear = initializers.torch_linear((50, 400), rng=0)
     assert 0.049 < np.abs(linear).max() < 0.05
+
+
+BOUNDS = [
+    (-0.7312715117751976, 2.4532112507341663, -0.01659254834763857, -0.016409343409472937),
+    (1.0, 0.5, 0.9, 1.3),
+    (-0.3, 3.0, -0.1001, 0.1),
+    (0.1, 1e-9, 0.1, math.inf),
+    (0.1, 0.0, 0.1, 0.2),
+    (0.2, 0.0, 0.1, 0.2),
+]
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("bounds", BOUNDS)
+def test_bounds_of_torch_hold(bounds, kind):
+    """Wherever they are, as PyTorch's clamp sees to it, in whole, shards and strided memory."""
+    type_ = half(kind) if kind in ("float16", "bfloat16") else np.dtype(kind).type
+    for seed in range(20):
+        w = initializers.truncated_normal((40, 30), *bounds, preset="torch", rng=seed, dtype=type_)
+        wide = w.astype(np.float64)
+        assert wide.min() >= bounds[2] and wide.max() <= bounds[3]
+    shard = (slice(3, 30), slice(2, 9))
+    more = dict(preset="torch", rng=seed, shard=shard)
+    out = np.empty((14, 81), type_).T[::-3, ::2]
+    initializers.truncated_normal((40, 30), *bounds, out=out, **more)
+    assert np.array_equal(out.astype(float), wide[shard])
+    plain = initializers.truncated_normal((), *bounds, preset="torch", rng=0, dtype=type_)
+    assert bounds[2] <= float(plain) <= bounds[3]
+
+
+def test_bounds_between_which_there_is_no_number():
+    """The numbers next to them."""
+    bounds = 1 + 2.0**-26, 1 + 2.0**-25
+    for dtype, most in ((np.float32, 1 + 2.0**-23), (np.float16, 1 + 2.0**-10)):
+        w = initializers.truncated_normal(
+            1000, 1.0, 1.0, *bounds, preset="torch", dtype=dtype, rng=0
+        )
+        assert {*w.tolist()} <= {1, most}
+
+
+def test_bounds_of_torch_hold_in_float32():
+    """Where mean + std * z has few digits left."""
+    bounds = -0.7312715117751976, 2.4532112507341663, -0.01659254834763857, -0.016509343409472937
+    w = initializers.truncated_normal(100_000, *bounds, preset="torch", rng=0).astype(float)
+    assert w.min() >= bounds[2] and w.max() <= bounds[3]
+
+
+def test_clamp_of_large_arrays():
+    """In pieces, of any strides."""
+    wide = np.random.default_rng(0).standard_normal((3, 1500, 1000))
+    for array in (wide.copy(), wide.copy(order="F"), wide.copy()[::-1, ::-1, ::2], wide.copy().T):
+        want = np.clip(array, -0.5, 0.25)
+        _checks.clamp(array, -0.5, 0.25)
+        assert np.array_equal(array, want)
+
+
+def test_bounds_too_far_out_are_shown_as_given():
+    one, two = np.random.default_rng(1), np.random.default_rng(1)
+    for preset, std, lower, upper in (
+        ("torch", 0.02, 1, 2.5),
+        ("torch", 1e-30, 1, 2.5),
+        ("torch", 5e-324, 1, 2.5),
+        ("torch", 1.0, 1, 1 + 1e-15),
+        ("book", 0.5, 20.0, 21),
+        ("jax", 0.5, -math.inf, -20),
+    ):
+        named = f"lower and upper must have .* mean 0, std {std}, lower {lower}, upper {upper}$"
+        with pytest.raises(ValueError, match=named):
+            initializers.truncated_normal(3, 0, std, lower, upper, preset=preset, rng=one)
+    with pytest.raises(ValueError, match=r"lower and upper must .* loc 0.0, scale 1.0, lower 20"):
+        pynn.random.truncated_normal(3, lower=20, upper=21, rng=one)
+    assert one.random() == two.random()
 
 
 def layer(name, shape, /, **arguments):
