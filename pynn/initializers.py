@@ -723,11 +723,22 @@ def dirac(
     """
     array, whole, _, _, result = place(shape, dtype, out, shard)
     axes = _kernel_axes(whole, in_axis, out_axis, preset)
-    if integer("groups", groups, least=1) > whole[axes[1]] or whole[axes[1]] % groups:
-        raise ValueError(f"groups must divide {whole[axes[1]]}, the outputs; got {groups}")
-    inputs, outputs = whole[axes[0]], whole[axes[1]]
-    taps = np.arange(inputs)[:, None] == np.arange(outputs) % (outputs // groups)
-    _at_centre(array, whole, axes, taps.astype(float), [n // 2 for n in whole], shard)
+    outputs = whole[axes[1]]
+    if outputs % integer("groups", groups, least=1):
+        raise ValueError(f"groups must divide {outputs}, the outputs; got {groups}")
+    bounds = shard_bounds(shard, whole)
+    centre = _zeros_but_centre(array, axes, [n // 2 for n in whole], bounds)
+    (first_in, last_in), (first_out, last_out) = bounds[axes[0]], bounds[axes[1]]
+    if centre is not None and centre.size:
+        out_index = np.arange(last_out - first_out)
+        in_index = out_index.astype(np.uint64) + np.uint64(first_out)
+        if groups > 1:
+            in_index %= np.uint64(outputs // groups)
+        there = (in_index >= first_in) & (in_index < last_in)
+        in_index -= np.uint64(first_in)
+        one = np.empty((), array.dtype)
+        assign(one, 1.0)
+        centre[in_index[there].astype(np.intp), out_index[there]] = one
     return result
 
 
@@ -746,24 +757,19 @@ def _kernel_axes(
     return axes[0] % len(whole), axes[1] % len(whole)
 
 
-def _at_centre(
-    array: Any,
-    whole: tuple[int, ...],
-    axes: tuple[int, int],
-    matrix: Any,
-    centre: list[int],
-    shard: Shard | None,
-) -> None:
-    """Write a matrix (in, out) at the centre of the receptive field, 0 elsewhere."""
-    bounds = shard_bounds(shard, whole)
-    array[...] = 0
-    field = [axis for axis in range(len(whole)) if axis not in axes]
-    if all(bounds[axis][0] <= centre[axis] < bounds[axis][1] for axis in field):
-        index: list[Any] = [slice(None)] * len(whole)
-        for axis in field:
-            index[axis] = centre[axis] - bounds[axis][0]
-        part = matrix[slice(*bounds[axes[0]]), slice(*bounds[axes[1]])]
-        assign(array[tuple(index)], part if axes[0] < axes[1] else part.T)
+def _zeros_but_centre(
+    array: Any, axes: tuple[int, int], centre: list[int], bounds: list[tuple[int, int]]
+) -> Any:
+    """Write zeros; view the matrix (in, out) at the centre of the receptive field, None if it lies elsewhere."""
+    assign(array, 0.0)
+    field = [axis for axis in range(array.ndim) if axis not in axes]
+    if not all(bounds[axis][0] <= centre[axis] < bounds[axis][1] for axis in field):
+        return None
+    index: list[Any] = [slice(None)] * array.ndim
+    for axis in field:
+        index[axis] = centre[axis] - bounds[axis][0]
+    matrix = array[tuple(index)]
+    return matrix if axes[0] < axes[1] else matrix.T
 
 
 def orthogonal(
@@ -883,7 +889,10 @@ def delta_orthogonal(
         raise ValueError(f"shape must have no more inputs than outputs; got {whole}")
     length = number("gain", gain, dtype=array.dtype)
     matrix = _orthonormal(whole[axes[0]], whole[axes[1]], key(rng)) * length
-    _at_centre(array, whole, axes, matrix, [(n - 1) // 2 for n in whole], shard)
+    bounds = shard_bounds(shard, whole)
+    centre = _zeros_but_centre(array, axes, [(n - 1) // 2 for n in whole], bounds)
+    if centre is not None:
+        assign(centre, matrix[tuple(slice(*bounds[axis]) for axis in axes)])
     return result
 
 
@@ -937,7 +946,8 @@ def sparse(
     fill_place(where, "normal", values, root)
     (row, row_end), (column, _) = shard_bounds(shard, whole)
     lots = np.empty((array.shape[1], whole[0]), np.float64)  # a column's lie side by side
-    more = dict(start=column, index_strides=(whole[1], 1))
+    # one row needs no stride, which might be 2**64
+    more = dict(start=column, index_strides=(whole[1] if whole[0] > 1 else 0, 1))
     functions().fill(lots.T, "uniform", split(root, 1), 0.0, 1.0, **more)
     zero = _smallest(lots, math.ceil(share * whole[0])).T
     array[zero[row:row_end]] = 0

@@ -376,8 +376,13 @@ def place(shape: Shape | None, dtype: npt.DTypeLike, out: Any, shard: Shard | No
     if shard is not None:
         bounds = shard_bounds(shard, whole)
         part = tuple(stop - start for start, stop in bounds)
-        strides = tuple(math.prod(whole[axis + 1 :]) for axis in range(len(whole)))
-        first = sum(start * stride for (start, _), stride in zip(bounds, strides, strict=True))
+        # the stride of an axis along which nothing steps may be 2**64 and more
+        moves = 0 not in part
+        strides = tuple(
+            math.prod(whole[axis + 1 :]) if n > 1 and moves else 0 for axis, n in enumerate(part)
+        )
+        for axis, (start, _) in enumerate(bounds):
+            first += start * math.prod(whole[axis + 1 :]) * moves
     if array is None:
         try:
             out = empty(part, dtype)

@@ -153,6 +153,50 @@ def test_a_shard_of_what_fits_nowhere():
     assert 1e-5 < np.abs(one).mean() < 5e-4
 
 
+@pytest.mark.parametrize(
+    "shape, shard",
+    [
+        ((1, 2**64), (slice(0, 1), slice(5, 6))),
+        ((1, 2**63, 2), (slice(0, 1), slice(2, 3), slice(1, 2))),
+        ((2**64, 1), (slice(4, 7), slice(0, 1))),
+        ((0, 2**64), (slice(0, 0), slice(5, 6))),
+        ((0, 2**64, 2**64), (slice(0, 0), slice(5, 8), slice(2**63, 2**63 + 2))),
+        ((2, 2**63), (slice(1, 2), slice(2**63 - 3, None))),
+    ],
+)
+def test_shards_of_2_to_the_64(shape, shard):
+    part = initializers.normal(shape, rng=0, shard=shard)
+    first = sum(s.start * math.prod(shape[i + 1 :]) for i, s in enumerate(shard))
+    want = np.empty(part.size, np.float32)
+    if want.size:
+        pynn._core.fill(want, "normal", pynn.random.key(0), 0.0, 0.01, start=first)
+    oracles.assert_same_bits(part.ravel(), want)
+    if len(shape) == 2 and shape[0] < 2:
+        assert initializers.sparse(shape, rng=0, shard=shard).shape == part.shape
+
+
+def test_shards_of_dirac():
+    """Of what fits nowhere, too: memory is the shard's."""
+    for preset, groups in itertools.product(("book", "torch"), (1, 2, 3, 6)):
+        shape = (6, 4, 3, 3) if preset == "torch" else (3, 3, 4, 6)
+        whole = initializers.dirac(shape, groups, preset=preset)
+        assert np.count_nonzero(whole) == groups * min(4, 6 // groups)
+        for bounds in itertools.product(*([(0, n // 2), (n // 3, n)] for n in shape)):
+            shard = tuple(slice(*b) for b in bounds)
+            part = initializers.dirac(shape, groups, preset=preset, shard=shard)
+            assert np.array_equal(part, whole[shard])
+    big = initializers.dirac((3, 10**8, 10**9), 2, shard=(slice(1, 2), slice(7, 9), slice(10**7)))
+    assert np.argwhere(big[0]).tolist() == [[0, 7], [1, 8]]
+    later = slice(10**9 // 2 + 6, 10**9 // 2 + 10)
+    big = initializers.dirac((3, 10**8, 10**9), 2, shard=(slice(1, 2), slice(7, 9), later))
+    assert np.argwhere(big[0]).tolist() == [[0, 1], [1, 2]]
+    last = slice(2**62 - 2, None)
+    big = initializers.dirac((1, 2, 2**62), 2**61, shard=(slice(None), slice(None), last))
+    assert np.array_equal(big[0], np.eye(2))
+    for shape in ((2, 2, 0), (2, 0, 2), (0, 2, 2), (0, 0, 0)):
+        assert initializers.dirac(shape).shape == shape
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_out(name, dtype):
     """Any writable memory is filled in place and returned; it brings shape and dtype."""
