@@ -212,16 +212,19 @@ def check_places(name: str, array: npt.NDArray[Any]) -> None:
         reach += (n - 1) * step
 
 
-def pieces(array: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
-    """Yield parts of an array, views of a few MB each: Python handles signals between them."""
+def pieces(
+    array: npt.NDArray[Any], *others: npt.NDArray[Any]
+) -> Iterator[tuple[npt.NDArray[Any], ...]]:
+    """Yield views of parts, of a few MB each, of arrays of one shape: Python handles signals between them."""
     if array.size <= _PIECE:
-        yield array
+        yield array, *others
         return
     axis = max(range(array.ndim), key=lambda i: (array.shape[i] > 1, abs(array.strides[i])))
     n = array.shape[axis]
     step = max(1, _PIECE * n // array.size)
     for start in range(0, n, step):
-        yield from pieces(array[(slice(None),) * axis + (slice(start, start + step),)])
+        part = (slice(None),) * axis + (slice(start, start + step),)
+        yield from pieces(array[part], *(other[part] for other in others))
 
 
 def clamp(array: npt.NDArray[Any], least: float, most: float) -> None:
@@ -230,7 +233,7 @@ def clamp(array: npt.NDArray[Any], least: float, most: float) -> None:
     if low > high:
         low, high = high, low
     bits = array.dtype == np.uint16
-    for part in pieces(array):
+    for (part,) in pieces(array):
         values = np.left_shift(part, 16, dtype=np.uint32).view(np.float32) if bits else part
         for bound, beyond in ((low, values < low), (high, values > high)):
             np.copyto(part, bfloat16_bits(np.asarray(bound)) if bits else bound, where=beyond)
@@ -254,13 +257,20 @@ def _rounded_up(value: float, dtype: np.dtype[Any]) -> Any:
 def assign(array: npt.NDArray[Any], values: npt.ArrayLike) -> None:
     """Write float64 values as the type of array wants them; half types are rounded from float32."""
     values = np.asarray(values, np.float64)
-    if array.dtype.itemsize == 2:
-        with np.errstate(over="ignore"):
-            values = values.astype(np.float32)
-    if array.dtype == np.uint16:
-        values = bfloat16_bits(values)
+    if values.ndim == 0:
+        one = _converted(values, array.dtype)
+        for (part,) in pieces(array):
+            part[...] = one
+        return
+    for part, some in pieces(array, values):
+        part[...] = _converted(some, array.dtype)
+
+
+def _converted(values: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     with np.errstate(over="ignore", under="ignore"):
-        array[...] = values
+        if dtype.itemsize == 2:
+            values = values.astype(np.float32)
+        return bfloat16_bits(values) if dtype == np.uint16 else values.astype(dtype, copy=False)
 
 
 def bfloat16_bits(values: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -666,7 +666,7 @@ def identity(
         raise ValueError(f"shape must have two axes for an identity; got {whole}")
     diagonal = number("gain", gain, dtype=array.dtype)
     (row, row_end), (column, column_end) = shard_bounds(shard, whole)
-    array[...] = 0
+    assign(array, 0.0)
     first = max(row, column)
     last = max(first, min(row_end, column_end))
     square = array[first - row : last - row, first - column : last - column]
@@ -949,8 +949,13 @@ def sparse(
     # one row needs no stride, which might be 2**64
     more = dict(start=column, index_strides=(whole[1] if whole[0] > 1 else 0, 1))
     functions().fill(lots.T, "uniform", split(root, 1), 0.0, 1.0, **more)
-    zero = _smallest(lots, math.ceil(share * whole[0])).T
-    array[zero[row:row_end]] = 0
+    count = math.ceil(share * whole[0])
+    step = max(
+        1, 2**20 // max(whole[0], 1)
+    )  # a few MB at a time, between which Python handles signals
+    for i in range(0, len(lots), step):
+        zero = _smallest(lots[i : i + step], count).T
+        array[:, i : i + step][zero[row:row_end]] = 0
     return result
 
 

@@ -935,6 +935,36 @@ def test_clamp_of_large_arrays():
         assert np.array_equal(array, want)
 
 
+def test_pieces_are_small_and_all():
+    """So that no call of NumPy keeps signals waiting."""
+    for shape in ((3 * 2**20,), (2, 1500, 1000), (2**21 + 1, 2), (1, 1, 2**21)):
+        array = np.zeros(shape, np.float16)
+        for view in (array, array.T, array[::-1], array[..., ::2], array.copy(order="F")):
+            taken = 0
+            for part, same in _checks.pieces(view, view):
+                assert part.size <= 2**20 and same.shape == part.shape
+                part += 1
+                taken += part.size
+            assert taken == view.size and (view == 1).all()
+            view[...] = 0
+
+
+def test_large_arrays_in_pieces():
+    array = np.empty((1500, 1600), np.float32)
+    assert (initializers.constant(out=array.T, value=0.1) == np.float32(0.1)).all()
+    for kind in (np.float16, np.float32, np.float64):
+        values = np.random.default_rng(0).standard_normal((1500, 1600))
+        for out in (np.empty((1500, 1600), kind), np.empty((1600, 1500), kind).T):
+            _checks.assign(out, values)
+            assert np.array_equal(
+                out, values.astype(np.float32 if kind != np.float64 else kind).astype(kind)
+            )
+    whole = initializers.sparse((5000, 1000), rng=0)
+    assert ((whole == 0).sum(axis=0) == 4500).all()
+    shard = (slice(100, 4000), slice(203, 420))
+    oracles.assert_same_bits(initializers.sparse((5000, 1000), rng=0, shard=shard), whole[shard])
+
+
 def test_bounds_too_far_out_are_shown_as_given():
     one, two = np.random.default_rng(1), np.random.default_rng(1)
     for preset, std, lower, upper in (
