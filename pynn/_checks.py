@@ -25,6 +25,14 @@ _OVERFLOW = {
 }
 
 
+def shown(value: Any) -> str:
+    """Return what a message shows of a value: Python writes no int of more than 4300 digits."""
+    try:
+        return repr(value)
+    except ValueError:
+        return "an int of more digits than Python writes"
+
+
 def as_float(name: str, value: Any) -> float:
     """Return a real number as a float; one that is too large for it as infinity."""
     kind = type(value)
@@ -43,7 +51,7 @@ def as_float(name: str, value: Any) -> float:
     except OverflowError:
         return math.inf if value > 0 else -math.inf
     except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a number; got {value!r}") from None
+        raise TypeError(f"{name} must be a number; got {shown(value)}") from None
 
 
 def number(
@@ -56,13 +64,13 @@ def number(
     """Return a finite number, no less than least, less than below and finite in dtype, as a float."""
     found = as_float(name, value)
     if not math.isfinite(found):
-        raise ValueError(f"{name} must be finite; got {value!r}")
+        raise ValueError(f"{name} must be finite; got {shown(value)}")
     if found < least:
-        raise ValueError(f"{name} must be at least {least:g}; got {value!r}")
+        raise ValueError(f"{name} must be at least {least:g}; got {shown(value)}")
     if found >= below:
-        raise ValueError(f"{name} must be less than {below:g}; got {value!r}")
+        raise ValueError(f"{name} must be less than {below:g}; got {shown(value)}")
     if dtype is not None and abs(found) >= _OVERFLOW[dtype][1]:
-        raise ValueError(f"{name} must be finite in {_OVERFLOW[dtype][0]}; got {value!r}")
+        raise ValueError(f"{name} must be finite in {_OVERFLOW[dtype][0]}; got {shown(value)}")
     return found
 
 
@@ -70,7 +78,7 @@ def real(name: str, value: Any) -> float:
     """Return a number that may be infinite but not NaN, as a float."""
     found = as_float(name, value)
     if math.isnan(found):
-        raise ValueError(f"{name} must be a number; got {value!r}")
+        raise ValueError(f"{name} must be a number; got {shown(value)}")
     return found
 
 
@@ -89,11 +97,11 @@ def integer(name: str, value: Any, least: int | None = None, most: int | None = 
             raise TypeError
         found = operator.index(value)
     except TypeError:
-        raise TypeError(f"{name} must be an int; got {value!r}") from None
+        raise TypeError(f"{name} must be an int; got {shown(value)}") from None
     if least is not None and found < least:
-        raise ValueError(f"{name} must be at least {least}; got {value!r}")
+        raise ValueError(f"{name} must be at least {least}; got {shown(value)}")
     if most is not None and found > most:
-        raise ValueError(f"{name} must be at most {most}; got {value!r}")
+        raise ValueError(f"{name} must be at most {most}; got {shown(value)}")
     return found
 
 
@@ -132,9 +140,9 @@ def shape_tuple(shape: Any) -> tuple[int, ...]:
             raise TypeError
         found = tuple(map(operator.index, entries))
     except TypeError:
-        raise TypeError(f"shape must be an int or a tuple of ints; got {shape!r}") from None
+        raise TypeError(f"shape must be an int or a tuple of ints; got {shown(shape)}") from None
     if min(found, default=0) < 0:
-        raise ValueError(f"shape must have no negative entry; got {shape!r}")
+        raise ValueError(f"shape must have no negative entry; got {shown(shape)}")
     return found
 
 
@@ -143,15 +151,18 @@ def shard_bounds(shard: Any, shape: tuple[int, ...]) -> list[tuple[int, int]]:
     if shard is None:
         return [(0, n) for n in shape]
     if not isinstance(shard, tuple) or not all(isinstance(s, slice) for s in shard):
-        raise TypeError(f"shard must be a tuple of slices, one per axis; got {shard!r}")
-    if len(shard) != len(shape) or any(s.step not in (None, 1) for s in shard):
-        raise ValueError(f"shard must have a slice of step 1 per axis of {shape}; got {shard!r}")
+        raise TypeError(f"shard must be a tuple of slices, one per axis; got {shown(shard)}")
+    steps = [1 if s.step is None else integer("the step of a shard", s.step) for s in shard]
+    if len(shard) != len(shape) or any(step != 1 for step in steps):
+        raise ValueError(
+            f"shard must have a slice of step 1 per axis of {shape}; got {shown(shard)}"
+        )
     bounds = []
     for s, n in zip(shard, shape, strict=True):
         start = 0 if s.start is None else integer("the start of a shard", s.start)
         stop = n if s.stop is None else integer("the stop of a shard", s.stop)
         if not 0 <= start <= stop <= n:
-            raise ValueError(f"shard must lie within shape {shape}; got {shard!r}")
+            raise ValueError(f"shard must lie within shape {shape}; got {shown(shard)}")
         bounds.append((start, stop))
     return bounds
 
@@ -162,7 +173,7 @@ def float_dtype(name: str, dtype: npt.DTypeLike) -> np.dtype[Any]:
         if dtype is None:  # which NumPy takes for float64
             raise TypeError
         found = np.dtype(dtype)
-    except TypeError:
+    except (TypeError, ValueError, SyntaxError):  # the last for text with brackets
         raise TypeError(f"{name} must be float32 or float64; got {dtype!r}") from None
     if found not in (np.float32, np.float64):  # of foreign byte order, it is equal to neither
         raise TypeError(f"{name} must be float32 or float64 of native byte order; got {found!r}")
@@ -185,8 +196,9 @@ def fill_dtype(name: str, dtype: npt.DTypeLike) -> np.dtype[Any]:
         if dtype is None:  # which NumPy takes for float64
             raise TypeError
         found = np.dtype(dtype)
-    except TypeError:
-        hint = ", which NumPy knows once ml_dtypes is imported" if dtype == "bfloat16" else ""
+    except (TypeError, ValueError, SyntaxError):  # the last for text with brackets
+        bfloat16 = isinstance(dtype, str) and dtype == "bfloat16"
+        hint = ", which NumPy knows once ml_dtypes is imported" if bfloat16 else ""
         raise TypeError(f"{name} must be {wanted}; got {dtype!r}{hint}") from None
     if found not in (np.float16, np.float32, np.float64) and found.name != "bfloat16":
         raise TypeError(f"{name} must be {wanted} of native byte order; got {found!r}")

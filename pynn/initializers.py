@@ -19,7 +19,7 @@ rule          variance                for
 
 Each is one call of `variance_scaling`, and each is called alike::
 
-    f(shape=None, *, rng=None, dtype=np.float32, out=None, shard=None)
+    f(shape=None, *, rng=None, dtype=None, out=None, shard=None)
 
 ``out`` is filled in place: a NumPy array, any writable buffer, or a CPU tensor with DLPack.
 ``shard``, a tuple of slices of ``shape``, makes only that part of the whole, with the same bits: a
@@ -63,6 +63,7 @@ from ._checks import (
     real,
     real_array,
     shard_bounds,
+    shown,
     writable,
 )
 from ._orthogonal import orthonormal_columns
@@ -121,7 +122,7 @@ def variance_scaling(
     out_axis: int = -1,
     *,
     rng: RNG = None,
-    dtype: npt.DTypeLike = np.float32,
+    dtype: npt.DTypeLike | None = None,
     out: Any = None,
     shard: Shard | None = None,
 ) -> Any:
@@ -145,9 +146,9 @@ def variance_scaling(
         The axes of inputs and outputs.
     rng : None, int, sequence of ints, SeedSequence or Generator
         Seed, or generator to take one from: see `pynn.random.key`.
-    dtype : dtype, default float32
-        float16, bfloat16 (of the package ml_dtypes), float32 or float64; `out` brings its own. The
-        half types get the float32 values, each rounded once, to nearest even.
+    dtype : dtype, optional
+        That of `out` or, without it, float32. float16, bfloat16 (of the package ml_dtypes), float32
+        or float64; the half types get the float32 values, each rounded once, to nearest even.
     out : array, optional
         Writable memory of such a dtype to fill in place: a NumPy array of any strides (np.memmap
         too), an object with the buffer protocol, or a CPU tensor with DLPack (of one that requires
@@ -222,14 +223,15 @@ def _fans(shape: tuple[int, ...], in_axis: int, out_axis: int) -> tuple[int, int
         return shape[0], shape[1]
     if n == 0:
         raise ValueError("shape must have at least one axis to have fans; got ()")
+    for name, axis in (("in_axis", in_axis), ("out_axis", out_axis)):
+        most = max(n, 2)  # of one axis, those of a matrix do, as the defaults are
+        if not -most <= integer(name, axis) < most:
+            raise ValueError(f"{name} must be an axis of shape {shape}; got {shown(axis)}")
     if n == 1:
         return shape[0], shape[0]
-    for name, axis in (("in_axis", in_axis), ("out_axis", out_axis)):
-        if not -n <= integer(name, axis) < n:
-            raise ValueError(f"{name} must be an axis of shape {shape}; got {axis!r}")
     if in_axis % n == out_axis % n:
         raise ValueError(
-            f"in_axis and out_axis must differ; got {in_axis!r} and {out_axis!r} for shape {shape}"
+            f"in_axis and out_axis must differ; got {shown(in_axis)} and {shown(out_axis)} for shape {shape}"
         )
     field = math.prod(
         length for axis, length in enumerate(shape) if axis not in (in_axis % n, out_axis % n)
@@ -251,7 +253,7 @@ def _rule(
         activation: _gain.Function | None = None,
         preset: str = "book",
         rng: RNG = None,
-        dtype: npt.DTypeLike = np.float32,
+        dtype: npt.DTypeLike | None = None,
         out: Any = None,
         shard: Shard | None = None,
     ) -> Any:
@@ -365,7 +367,7 @@ def torch_linear(
     in_axis: int = 1,
     out_axis: int = 0,
     rng: RNG = None,
-    dtype: npt.DTypeLike = np.float32,
+    dtype: npt.DTypeLike | None = None,
     out: Any = None,
     shard: Shard | None = None,
 ) -> Any:
@@ -407,7 +409,7 @@ def normal(
     *,
     preset: str = "book",
     rng: RNG = None,
-    dtype: npt.DTypeLike = np.float32,
+    dtype: npt.DTypeLike | None = None,
     out: Any = None,
     shard: Shard | None = None,
 ) -> Any:
@@ -453,7 +455,7 @@ def truncated_normal(
     *,
     preset: str = "book",
     rng: RNG = None,
-    dtype: npt.DTypeLike = np.float32,
+    dtype: npt.DTypeLike | None = None,
     out: Any = None,
     shard: Shard | None = None,
 ) -> Any:
@@ -496,7 +498,7 @@ def truncated_normal(
         return draw_into(where, "truncated_normal", given, rng)
     a, b = real("lower", lower), real("upper", upper)
     if not a < b:
-        raise ValueError(f"lower must be less than upper; got {lower!r} and {upper!r}")
+        raise ValueError(f"lower must be less than upper; got {shown(lower)} and {shown(upper)}")
     centre, spread = number("mean", mean), number("std", std, least=0)
     bounds = {"lower": -math.inf, "upper": math.inf}
     if spread > 0:
@@ -504,7 +506,7 @@ def truncated_normal(
     elif not a <= centre <= b:
         raise ValueError(
             f"mean must lie between lower and upper where std is 0; got {mean!r} and"
-            f" {lower!r} to {upper!r}"
+            f" {shown(lower)} to {shown(upper)}"
         )
     values = checked(where, "truncated_normal", {"mean": mean, "std": std, **bounds}, given)
     fill_place(where, "truncated_normal", values, key(rng))
@@ -519,7 +521,7 @@ def uniform(
     *,
     preset: str = "book",
     rng: RNG = None,
-    dtype: npt.DTypeLike = np.float32,
+    dtype: npt.DTypeLike | None = None,
     out: Any = None,
     shard: Shard | None = None,
 ) -> Any:
@@ -556,7 +558,7 @@ def constant(
     value: float = 0.0,
     *,
     rng: RNG = None,
-    dtype: npt.DTypeLike = np.float32,
+    dtype: npt.DTypeLike | None = None,
     out: Any = None,
     shard: Shard | None = None,
 ) -> Any:
@@ -592,7 +594,7 @@ def zeros(
     shape: Shape | None = None,
     *,
     rng: RNG = None,
-    dtype: npt.DTypeLike = np.float32,
+    dtype: npt.DTypeLike | None = None,
     out: Any = None,
     shard: Shard | None = None,
 ) -> Any:
@@ -611,7 +613,7 @@ def ones(
     shape: Shape | None = None,
     *,
     rng: RNG = None,
-    dtype: npt.DTypeLike = np.float32,
+    dtype: npt.DTypeLike | None = None,
     out: Any = None,
     shard: Shard | None = None,
 ) -> Any:
@@ -631,7 +633,7 @@ def identity(
     gain: float = 1.0,
     *,
     rng: RNG = None,
-    dtype: npt.DTypeLike = np.float32,
+    dtype: npt.DTypeLike | None = None,
     out: Any = None,
     shard: Shard | None = None,
 ) -> Any:
@@ -685,7 +687,7 @@ def dirac(
     out_axis: int | None = None,
     preset: str = "book",
     rng: RNG = None,
-    dtype: npt.DTypeLike = np.float32,
+    dtype: npt.DTypeLike | None = None,
     out: Any = None,
     shard: Shard | None = None,
 ) -> Any:
@@ -725,7 +727,7 @@ def dirac(
     axes = _kernel_axes(whole, in_axis, out_axis, preset)
     outputs = whole[axes[1]]
     if outputs % integer("groups", groups, least=1):
-        raise ValueError(f"groups must divide {outputs}, the outputs; got {groups}")
+        raise ValueError(f"groups must divide {outputs}, the outputs; got {shown(groups)}")
     bounds = shard_bounds(shard, whole)
     centre = _zeros_but_centre(array, axes, [n // 2 for n in whole], bounds)
     (first_in, last_in), (first_out, last_out) = bounds[axes[0]], bounds[axes[1]]
@@ -779,7 +781,7 @@ def orthogonal(
     *,
     preset: str = "book",
     rng: RNG = None,
-    dtype: npt.DTypeLike = np.float32,
+    dtype: npt.DTypeLike | None = None,
     out: Any = None,
     shard: Shard | None = None,
 ) -> Any:
@@ -827,19 +829,30 @@ def orthogonal(
     if axis is None:
         axis = 0 if _preset(preset) == "torch" else -1
     if not -len(whole) <= integer("column_axis", axis) < len(whole):
-        raise ValueError(f"column_axis must be an axis of shape {whole}; got {axis!r}")
+        raise ValueError(f"column_axis must be an axis of shape {whole}; got {shown(axis)}")
     moved = tuple(n for i, n in enumerate(whole) if i != axis % len(whole))
     length = number("gain", gain, dtype=array.dtype)
-    matrix = _orthonormal(math.prod(moved), whole[axis], key(rng)) * length
+    matrix = _orthonormal(math.prod(moved), whole[axis], key(rng), whole) * length
     matrix = np.moveaxis(matrix.reshape(*moved, whole[axis]), -1, axis)
     assign(array, matrix[tuple(slice(*b) for b in shard_bounds(shard, whole))])
     return result
 
 
-def _orthonormal(rows: int, columns: int, stream: int) -> Any:
+def _float64(shape: tuple[int, int], whole: tuple[int, ...]) -> Any:
+    """Make the array in which the whole of a shape is computed, or columns of it."""
+    try:
+        return np.empty(shape, np.float64)
+    except (MemoryError, OverflowError, ValueError) as error:
+        kind = MemoryError if isinstance(error, MemoryError) else ValueError
+        raise kind(
+            f"shape must be one of which float64 numbers fit into memory; got {whole}: {error}"
+        ) from None
+
+
+def _orthonormal(rows: int, columns: int, stream: int, whole: tuple[int, ...]) -> Any:
     """Orthonormal columns, or rows if they are fewer, of a random matrix in float64."""
     shape = max(rows, columns), min(rows, columns)
-    numbers = np.empty(shape, np.float64)
+    numbers = _float64(shape, whole)
     functions().fill(numbers, "normal", stream, 0.0, 1.0)
     q = orthonormal_columns(numbers)
     return q if rows >= columns else q.T
@@ -853,7 +866,7 @@ def delta_orthogonal(
     out_axis: int | None = None,
     preset: str = "book",
     rng: RNG = None,
-    dtype: npt.DTypeLike = np.float32,
+    dtype: npt.DTypeLike | None = None,
     out: Any = None,
     shard: Shard | None = None,
 ) -> Any:
@@ -888,7 +901,7 @@ def delta_orthogonal(
     if whole[axes[0]] > whole[axes[1]]:
         raise ValueError(f"shape must have no more inputs than outputs; got {whole}")
     length = number("gain", gain, dtype=array.dtype)
-    matrix = _orthonormal(whole[axes[0]], whole[axes[1]], key(rng)) * length
+    matrix = _orthonormal(whole[axes[0]], whole[axes[1]], key(rng), whole) * length
     bounds = shard_bounds(shard, whole)
     centre = _zeros_but_centre(array, axes, [(n - 1) // 2 for n in whole], bounds)
     if centre is not None:
@@ -902,7 +915,7 @@ def sparse(
     std: float = 0.01,
     *,
     rng: RNG = None,
-    dtype: npt.DTypeLike = np.float32,
+    dtype: npt.DTypeLike | None = None,
     out: Any = None,
     shard: Shard | None = None,
 ) -> Any:
@@ -945,7 +958,7 @@ def sparse(
     values, root = checked(where, "normal", {"mean": 0.0, "std": std}), key(rng)
     fill_place(where, "normal", values, root)
     (row, row_end), (column, _) = shard_bounds(shard, whole)
-    lots = np.empty((array.shape[1], whole[0]), np.float64)  # a column's lie side by side
+    lots = _float64((array.shape[1], whole[0]), whole)  # a column's lie side by side
     # one row needs no stride, which might be 2**64
     more = dict(start=column, index_strides=(whole[1] if whole[0] > 1 else 0, 1))
     functions().fill(lots.T, "uniform", split(root, 1), 0.0, 1.0, **more)

@@ -613,11 +613,94 @@ def test_out_with_shared_places(name):
         assert not memory.any()
 
 
-@pytest.mark.parametrize("dtype", [None, "", ">f4", "int32", "longdouble", object])
+@pytest.mark.parametrize(
+    "dtype", ["", ">f4", "int32", "longdouble", object, np.zeros(2), ["f4"], {}, "f8,(", "bfloat15"]
+)
 def test_other_dtypes(dtype):
-    """None too, of which NumPy makes float64."""
     with pytest.raises(TypeError, match="dtype must be float16, bfloat16, float32 or float64"):
         initializers.he_normal((3, 2), dtype=dtype)
+
+
+def test_dtype_is_that_of_out_or_float32():
+    """None, the default, is not NumPy's float64; what was asked for by any name is what out must have."""
+    for f in (initializers.he_normal, initializers.zeros, pynn.random.uniform):
+        assert f((3, 2), dtype=None).dtype == f((3, 2)).dtype == np.float32
+        for kind in (np.float16, np.float32, np.float64):
+            out = np.full((3, 2), 9, kind)
+            assert f(out=out, dtype=None) is out
+            for asked in (kind, np.dtype(kind), np.dtype(kind).name):
+                assert f(out=out, dtype=asked) is out
+            out[...] = 9
+            for other in {np.float16, np.float32, np.float64} - {kind}:
+                for asked in (other, np.dtype(other), np.dtype(other).name):
+                    with pytest.raises(TypeError, match="out must have the dtype asked for"):
+                        f(out=out, dtype=asked)
+            assert (out == 9).all()
+
+
+def test_axes_of_one_axis():
+    """They are an axis, or that of a matrix, whose default layout they are."""
+    want = initializers.he_normal((3,), rng=0)
+    for axis in (-2, -1, 0, 1):
+        got = initializers.he_normal((3,), rng=0, in_axis=axis, out_axis=0)
+        oracles.assert_same_bits(got, want)
+    for bad, error in (("x", TypeError), (1.0, TypeError), (99, ValueError), (-3, ValueError)):
+        for name in ("in_axis", "out_axis"):
+            with pytest.raises(error, match=f"{name} must be an"):
+                initializers.he_normal((3,), **{name: bad})
+
+
+@pytest.mark.parametrize("step", [True, 1.0, np.True_, "1"])
+def test_steps_of_shards_are_ints(step):
+    with pytest.raises(TypeError, match="step of a shard must be an int"):
+        initializers.zeros((3, 4), shard=(slice(0, 2, step), slice(4)))
+    assert initializers.zeros(3, shard=(slice(0, 2, np.int64(1)),)).shape == (2,)
+
+
+def test_what_cannot_be_made_whole():
+    """The shard would be small, but not what it is taken from."""
+    one = (slice(0, 1),) * 2
+    for f, shape in (
+        (initializers.orthogonal, (2**31, 2**31)),
+        (initializers.orthogonal, (2**32, 2**32)),
+        (initializers.orthogonal, (1, 2**64)),
+        (initializers.sparse, (2**64, 1)),
+        (initializers.sparse, (2**60, 1)),
+        (initializers.delta_orthogonal, (1, 2**20, 2**43)),
+    ):
+        with pytest.raises((ValueError, MemoryError), match=r"^shape must be one of which"):
+            f(shape, shard=(*one, slice(0, 1)) if len(shape) == 3 else one, rng=0)
+    for shape in ((0, 2**70), (3, 2**70), (0, 10**5000), (3, 10**5000)):
+        with pytest.raises(ValueError, match="shape"):
+            initializers.zeros(shape)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_ints_of_more_digits_than_python_writes(sign):
+    """The message names the argument nevertheless."""
+    value = sign * 10**5000
+    for named, call in (
+        ("loc", lambda: pynn.random.normal(2, value)),
+        ("scale", lambda: pynn.random.normal(2, 0, value)),
+        ("low", lambda: pynn.random.uniform(2, value, 1)),
+        ("std", lambda: initializers.normal(2, std=value)),
+        ("value", lambda: initializers.constant(2, value)),
+        ("scale", lambda: initializers.variance_scaling((2, 2), value)),
+        ("in_axis", lambda: initializers.he_normal((2, 2), in_axis=value)),
+        ("column_axis", lambda: initializers.orthogonal((2, 2), column_axis=value)),
+        ("groups", lambda: initializers.dirac((1, 2, 2), value)),
+        ("shape", lambda: initializers.zeros((2, value))),
+        ("shard", lambda: initializers.zeros(2, shard=(slice(0, value),))),
+        ("step of a shard|shard", lambda: initializers.zeros(2, shard=(slice(0, 1, value),))),
+        ("lower", lambda: initializers.truncated_normal(2, lower=abs(value))),
+        ("lower", lambda: initializers.truncated_normal(2, 0, 0, abs(value), preset="torch")),
+        ("rng", lambda: pynn.random.normal(2, rng=-abs(value))),
+        ("seed", lambda: pynn.random.Philox4x32(-abs(value))),
+        ("key", lambda: pynn.random.Philox4x32(key=value)),
+        ("sparsity", lambda: initializers.sparse((2, 2), value)),
+    ):
+        with pytest.raises(ValueError, match=f"{named} .*more digits"):
+            call()
 
 
 def test_lsuv(dtype):
