@@ -151,8 +151,8 @@ def variance_scaling(
         or float64; the half types get the float32 values, each rounded once, to nearest even.
     out : array, optional
         Writable memory of such a dtype to fill in place: a NumPy array of any strides (np.memmap
-        too), an object with the buffer protocol, or a CPU tensor with DLPack (of one that requires
-        a gradient, the data).
+        too), an object with the buffer protocol, or a CPU tensor with DLPack. A tensor is filled like
+        its ``.data``: autograd's version counter does not count it, so fill before a graph uses it.
     shard : tuple of slices, optional
         The part of `shape` to make, one slice of step 1 per axis. The result has the shard's shape,
         and the bits that this part has in the whole.
@@ -170,7 +170,8 @@ def variance_scaling(
     -----
     The rule of JAX's `variance_scaling` and Keras' `VarianceScaling`, with PyTorch's layout and
     gain as arguments. JAX' and Keras' "truncated_normal", Keras' default, has the same rule here;
-    Keras' "untruncated_normal" is "normal" here. PyTorch has neither fan_avg nor truncation here.
+    Keras' "untruncated_normal" is "normal" here. PyTorch's ``xavier_*`` are "fan_avg"; none
+    of its rules is truncated.
 
     Examples
     --------

@@ -156,8 +156,8 @@ def normal(
         once, to nearest even.
     out : array, optional
         Writable memory of such a dtype to fill in place: a NumPy array of any strides, an object
-        with the buffer protocol, or a CPU tensor with DLPack (PyTorch's; of one that requires a
-        gradient, the data).
+        with the buffer protocol, or a CPU tensor with DLPack, as PyTorch's. That is filled like its
+        ``.data``: autograd's version counter does not count it, so fill before a graph uses it.
 
     Returns
     -------
