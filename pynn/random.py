@@ -327,7 +327,8 @@ def checked(
             raise ValueError(
                 f"{name1} must be less than {name2}; got {shown(value1)} and {shown(value2)}"
             )
-        number(f"{name2} - {name1}", values[1] - values[0], dtype=dtype)
+        drawn = np.dtype(np.float32) if dtype.itemsize == 2 else dtype
+        number(f"{name2} - {name1}", values[1] - values[0], dtype=drawn)
     if bounds:
         values += [real(name, value) for name, value in bounds]
         given = given or parameters
