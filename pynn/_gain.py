@@ -34,6 +34,15 @@ _NODES = (*(-x for x in reversed(_POSITIVE)), *_POSITIVE)
 _WEIGHTS = (*reversed(_THEIR_WEIGHTS), *_THEIR_WEIGHTS)
 _PANELS, _LIMIT = 96, 12.0
 _TRIALS = (2.0**-20 - 1, 0.0, 1 - 2.0**-20)  # where a panel's polynomial is compared with f
+# The polynomial through 1 at one node and 0 at the others has these values at the trials.
+_SCALES = [math.prod(a - b for b in _NODES if b != a) for a in _NODES]
+_AT_TRIALS = [
+    [
+        math.prod(at - b for b in _NODES if b != a) / scale
+        for a, scale in zip(_NODES, _SCALES, strict=True)
+    ]
+    for at in _TRIALS
+]
 _HALVINGS, _MOST = 36, 2**13  # of a panel; panels that are halved at a time
 
 
@@ -175,11 +184,10 @@ def _miss(f: Callable[[Array], Array], centres: Array, half: float, y: Array) ->
     """Return by how much f differs from the polynomial through the nodes of each panel."""
     found = f(centres[:, None] + half * np.array(_TRIALS))
     worst = np.zeros(len(centres))
-    for i, at in enumerate(_TRIALS):
+    for i, shares in enumerate(_AT_TRIALS):
         value = y[:, 0].copy()
-        for j, a in enumerate(_NODES):
-            factors = ((at - b) / (a - b) for b in _NODES if b != a)
-            value += math.prod(factors) * (y[:, j] - y[:, 0])
+        for j, share in enumerate(shares):
+            value += share * (y[:, j] - y[:, 0])
         worst = np.maximum(worst, np.abs(found[:, i] - value))
     return worst
 
@@ -187,11 +195,10 @@ def _miss(f: Callable[[Array], Array], centres: Array, half: float, y: Array) ->
 def _slope(y: Array) -> Array:
     """Return the derivative at each node, in half panels, of the polynomial through all nodes of its panel."""
     slope = np.zeros_like(y)
-    scale = [math.prod(a - b for b in _NODES if b != a) for a in _NODES]
     for i, a in enumerate(_NODES):
         for j, b in enumerate(_NODES):
             if i != j:
-                slope[:, i] += scale[i] / scale[j] / (a - b) * (y[:, j] - y[:, i])
+                slope[:, i] += _SCALES[i] / _SCALES[j] / (a - b) * (y[:, j] - y[:, i])
     return slope
 
 
