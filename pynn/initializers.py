@@ -833,7 +833,7 @@ def orthogonal(
         raise ValueError(f"column_axis must be an axis of shape {whole}; got {shown(axis)}")
     moved = tuple(n for i, n in enumerate(whole) if i != axis % len(whole))
     length = number("gain", gain, dtype=array.dtype)
-    matrix = _orthonormal(math.prod(moved), whole[axis], key(rng), whole) * length
+    matrix = _orthonormal(math.prod(moved), whole[axis], rng, whole) * length
     matrix = np.moveaxis(matrix.reshape(*moved, whole[axis]), -1, axis)
     assign(array, matrix[tuple(slice(*b) for b in shard_bounds(shard, whole))])
     return result
@@ -850,11 +850,11 @@ def _float64(shape: tuple[int, int], whole: tuple[int, ...]) -> Any:
         ) from None
 
 
-def _orthonormal(rows: int, columns: int, stream: int, whole: tuple[int, ...]) -> Any:
+def _orthonormal(rows: int, columns: int, rng: RNG, whole: tuple[int, ...]) -> Any:
     """Orthonormal columns, or rows if they are fewer, of a random matrix in float64."""
     shape = max(rows, columns), min(rows, columns)
     numbers = _float64(shape, whole)
-    functions().fill(numbers, "normal", stream, 0.0, 1.0)
+    functions().fill(numbers, "normal", key(rng), 0.0, 1.0)
     q = orthonormal_columns(numbers)
     return q if rows >= columns else q.T
 
@@ -902,7 +902,7 @@ def delta_orthogonal(
     if whole[axes[0]] > whole[axes[1]]:
         raise ValueError(f"shape must have no more inputs than outputs; got {whole}")
     length = number("gain", gain, dtype=array.dtype)
-    matrix = _orthonormal(whole[axes[0]], whole[axes[1]], key(rng), whole) * length
+    matrix = _orthonormal(whole[axes[0]], whole[axes[1]], rng, whole) * length
     bounds = shard_bounds(shard, whole)
     centre = _zeros_but_centre(array, axes, [(n - 1) // 2 for n in whole], bounds)
     if centre is not None:
@@ -956,17 +956,17 @@ def sparse(
     share = number("sparsity", sparsity, least=0)
     if share > 1:
         raise ValueError(f"sparsity must be at most 1; got {sparsity!r}")
-    values, root = checked(where, "normal", {"mean": 0.0, "std": std}), key(rng)
+    values = checked(where, "normal", {"mean": 0.0, "std": std})
+    lots = _float64((array.shape[1], whole[0]), whole)  # a column's lie side by side
+    root = key(rng)
     fill_place(where, "normal", values, root)
     (row, row_end), (column, _) = shard_bounds(shard, whole)
-    lots = _float64((array.shape[1], whole[0]), whole)  # a column's lie side by side
     # one row needs no stride, which might be 2**64
     more = dict(start=column, index_strides=(whole[1] if whole[0] > 1 else 0, 1))
     functions().fill(lots.T, "uniform", split(root, 1), 0.0, 1.0, **more)
     count = math.ceil(share * whole[0])
-    step = max(
-        1, 2**20 // max(whole[0], 1)
-    )  # a few MB at a time, between which Python handles signals
+    # a few MB at a time: Python handles signals between them
+    step = max(1, 2**20 // max(whole[0], 1))
     for i in range(0, len(lots), step):
         zero = _smallest(lots[i : i + step], count).T
         array[:, i : i + step][zero[row:row_end]] = 0
