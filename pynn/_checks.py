@@ -93,7 +93,7 @@ def fill_value(name: str, value: Any, dtype: np.dtype[Any]) -> float:
 def integer(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
     """Return an integer, no less than least and no more than most, as an int."""
     try:
-        if isinstance(value, bool):
+        if isinstance(value, (bool, np.bool)):  # NumPy 2.0's has an index
             raise TypeError
         found = operator.index(value)
     except TypeError:
@@ -346,7 +346,7 @@ def writable(name: str, value: Any) -> npt.NDArray[Any]:
 def _from_dlpack(value: Any) -> npt.NDArray[Any]:
     try:
         return np.from_dlpack(value, copy=False)
-    except TypeError:  # NumPy 2.0, or a producer of its time, knows no copy=
+    except TypeError:  # NumPy 2.0, or a producer of its time, does not know copy=; read-only then
         return np.from_dlpack(value)
 
 
