@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import operator
 import sys
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 T = TypeVar("T")
+
+_PIECE = 2**20  # elements of a piece
 
 # The least number that becomes infinite in a type, half a unit beyond its greatest; half types are rounded from float32,
 # to which half a unit of float32 less comes up. uint16 holds the bits of bfloat16.
@@ -21,6 +23,14 @@ _OVERFLOW = {
     np.dtype(np.float32): ("float32", 2.0**128 - 2.0**103),
     np.dtype(np.float64): ("float64", math.inf),
 }
+
+
+def shown(value: Any) -> str:
+    """Return what a message shows of a value: Python writes no int of more than 4300 digits."""
+    try:
+        return repr(value)
+    except ValueError:
+        return "an int of more digits than Python writes"
 
 
 def as_float(name: str, value: Any) -> float:
@@ -41,7 +51,7 @@ def as_float(name: str, value: Any) -> float:
     except OverflowError:
         return math.inf if value > 0 else -math.inf
     except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a number; got {value!r}") from None
+        raise TypeError(f"{name} must be a number; got {shown(value)}") from None
 
 
 def number(
@@ -54,13 +64,13 @@ def number(
     """Return a finite number, no less than least, less than below and finite in dtype, as a float."""
     found = as_float(name, value)
     if not math.isfinite(found):
-        raise ValueError(f"{name} must be finite; got {value!r}")
+        raise ValueError(f"{name} must be finite; got {shown(value)}")
     if found < least:
-        raise ValueError(f"{name} must be at least {least:g}; got {value!r}")
+        raise ValueError(f"{name} must be at least {least:g}; got {shown(value)}")
     if found >= below:
-        raise ValueError(f"{name} must be less than {below:g}; got {value!r}")
+        raise ValueError(f"{name} must be less than {below:g}; got {shown(value)}")
     if dtype is not None and abs(found) >= _OVERFLOW[dtype][1]:
-        raise ValueError(f"{name} must be finite in {_OVERFLOW[dtype][0]}; got {value!r}")
+        raise ValueError(f"{name} must be finite in {_OVERFLOW[dtype][0]}; got {shown(value)}")
     return found
 
 
@@ -68,7 +78,7 @@ def real(name: str, value: Any) -> float:
     """Return a number that may be infinite but not NaN, as a float."""
     found = as_float(name, value)
     if math.isnan(found):
-        raise ValueError(f"{name} must be a number; got {value!r}")
+        raise ValueError(f"{name} must be a number; got {shown(value)}")
     return found
 
 
@@ -83,15 +93,15 @@ def fill_value(name: str, value: Any, dtype: np.dtype[Any]) -> float:
 def integer(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
     """Return an integer, no less than least and no more than most, as an int."""
     try:
-        if isinstance(value, bool):
+        if isinstance(value, (bool, np.bool)):  # NumPy 2.0's has an index
             raise TypeError
         found = operator.index(value)
     except TypeError:
-        raise TypeError(f"{name} must be an int; got {value!r}") from None
+        raise TypeError(f"{name} must be an int; got {shown(value)}") from None
     if least is not None and found < least:
-        raise ValueError(f"{name} must be at least {least}; got {value!r}")
+        raise ValueError(f"{name} must be at least {least}; got {shown(value)}")
     if most is not None and found > most:
-        raise ValueError(f"{name} must be at most {most}; got {value!r}")
+        raise ValueError(f"{name} must be at most {most}; got {shown(value)}")
     return found
 
 
@@ -130,9 +140,9 @@ def shape_tuple(shape: Any) -> tuple[int, ...]:
             raise TypeError
         found = tuple(map(operator.index, entries))
     except TypeError:
-        raise TypeError(f"shape must be an int or a tuple of ints; got {shape!r}") from None
+        raise TypeError(f"shape must be an int or a tuple of ints; got {shown(shape)}") from None
     if min(found, default=0) < 0:
-        raise ValueError(f"shape must have no negative entry; got {shape!r}")
+        raise ValueError(f"shape must have no negative entry; got {shown(shape)}")
     return found
 
 
@@ -141,15 +151,18 @@ def shard_bounds(shard: Any, shape: tuple[int, ...]) -> list[tuple[int, int]]:
     if shard is None:
         return [(0, n) for n in shape]
     if not isinstance(shard, tuple) or not all(isinstance(s, slice) for s in shard):
-        raise TypeError(f"shard must be a tuple of slices, one per axis; got {shard!r}")
-    if len(shard) != len(shape) or any(s.step not in (None, 1) for s in shard):
-        raise ValueError(f"shard must have a slice of step 1 per axis of {shape}; got {shard!r}")
+        raise TypeError(f"shard must be a tuple of slices, one per axis; got {shown(shard)}")
+    steps = [1 if s.step is None else integer("the step of a shard", s.step) for s in shard]
+    if len(shard) != len(shape) or any(step != 1 for step in steps):
+        raise ValueError(
+            f"shard must have a slice of step 1 per axis of {shape}; got {shown(shard)}"
+        )
     bounds = []
     for s, n in zip(shard, shape, strict=True):
         start = 0 if s.start is None else integer("the start of a shard", s.start)
         stop = n if s.stop is None else integer("the stop of a shard", s.stop)
         if not 0 <= start <= stop <= n:
-            raise ValueError(f"shard must lie within shape {shape}; got {shard!r}")
+            raise ValueError(f"shard must lie within shape {shape}; got {shown(shard)}")
         bounds.append((start, stop))
     return bounds
 
@@ -160,7 +173,7 @@ def float_dtype(name: str, dtype: npt.DTypeLike) -> np.dtype[Any]:
         if dtype is None:  # which NumPy takes for float64
             raise TypeError
         found = np.dtype(dtype)
-    except TypeError:
+    except (TypeError, ValueError, SyntaxError):  # the last for text with brackets
         raise TypeError(f"{name} must be float32 or float64; got {dtype!r}") from None
     if found not in (np.float32, np.float64):  # of foreign byte order, it is equal to neither
         raise TypeError(f"{name} must be float32 or float64 of native byte order; got {found!r}")
@@ -183,8 +196,9 @@ def fill_dtype(name: str, dtype: npt.DTypeLike) -> np.dtype[Any]:
         if dtype is None:  # which NumPy takes for float64
             raise TypeError
         found = np.dtype(dtype)
-    except TypeError:
-        hint = ", which NumPy knows once ml_dtypes is imported" if dtype == "bfloat16" else ""
+    except (TypeError, ValueError, SyntaxError):  # the last for text with brackets
+        bfloat16 = isinstance(dtype, str) and dtype == "bfloat16"
+        hint = ", which NumPy knows once ml_dtypes is imported" if bfloat16 else ""
         raise TypeError(f"{name} must be {wanted}; got {dtype!r}{hint}") from None
     if found not in (np.float16, np.float32, np.float64) and found.name != "bfloat16":
         raise TypeError(f"{name} must be {wanted} of native byte order; got {found!r}")
@@ -210,16 +224,65 @@ def check_places(name: str, array: npt.NDArray[Any]) -> None:
         reach += (n - 1) * step
 
 
+def pieces(
+    array: npt.NDArray[Any], *others: npt.NDArray[Any]
+) -> Iterator[tuple[npt.NDArray[Any], ...]]:
+    """Yield views of parts, of a few MB each, of arrays of one shape: Python handles signals between them."""
+    if array.size <= _PIECE:
+        yield array, *others
+        return
+    axis = max(range(array.ndim), key=lambda i: (array.shape[i] > 1, abs(array.strides[i])))
+    n = array.shape[axis]
+    step = max(1, _PIECE * n // array.size)
+    for start in range(0, n, step):
+        part = (slice(None),) * axis + (slice(start, start + step),)
+        yield from pieces(array[part], *(other[part] for other in others))
+
+
+def clamp(array: npt.NDArray[Any], least: float, most: float) -> None:
+    """Keep numbers within two bounds: within those next to them in array's type, if it has any."""
+    low, high = _rounded_up(least, array.dtype), -_rounded_up(-most, array.dtype)
+    if low > high:
+        low, high = high, low
+    bits = array.dtype == np.uint16
+    for (part,) in pieces(array):
+        values = np.left_shift(part, 16, dtype=np.uint32).view(np.float32) if bits else part
+        for bound, beyond in ((low, values < low), (high, values > high)):
+            np.copyto(part, bfloat16_bits(np.asarray(bound)) if bits else bound, where=beyond)
+
+
+def _rounded_up(value: float, dtype: np.dtype[Any]) -> Any:
+    """Return the least number of a type that is not less than value; of bfloat16 as float32."""
+    with np.errstate(over="ignore"):
+        kind = np.float32 if dtype == np.uint16 else dtype.type
+        near = kind(value)
+        if float(near) < value:
+            near = np.nextafter(near, kind(math.inf))
+    if dtype == np.uint16:
+        word = int(near.view(np.uint32))
+        if word < 2**31 and word & 0xFFFF:  # above 0: without the lower half it is less
+            word += 0x10000
+        near = np.uint32(word & 0xFFFF0000).view(np.float32)
+    return near
+
+
 def assign(array: npt.NDArray[Any], values: npt.ArrayLike) -> None:
     """Write float64 values as the type of array wants them; half types are rounded from float32."""
     values = np.asarray(values, np.float64)
-    if array.dtype.itemsize == 2:
-        with np.errstate(over="ignore"):
-            values = values.astype(np.float32)
-    if array.dtype == np.uint16:
-        values = bfloat16_bits(values)
+    if values.ndim == 0:
+        one = _converted(values, array.dtype)
+        for (part,) in pieces(array):
+            part[...] = one
+        return
+    for part, some in pieces(array, values):
+        part[...] = _converted(some, array.dtype)
+
+
+def _converted(values: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     with np.errstate(over="ignore", under="ignore"):
-        array[...] = values
+        if dtype.itemsize == 2:
+            values = values.astype(np.float32)
+        return bfloat16_bits(values) if dtype == np.uint16 else values.astype(dtype, copy=False)
 
 
 def bfloat16_bits(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -280,6 +343,13 @@ def writable(name: str, value: Any) -> npt.NDArray[Any]:
     raise ValueError(f"{name} must be aligned in memory to its element size")
 
 
+def _from_dlpack(value: Any) -> npt.NDArray[Any]:
+    try:
+        return np.from_dlpack(value, copy=False)
+    except TypeError:  # NumPy 2.0, or a producer of its time, does not know copy=; read-only then
+        return np.from_dlpack(value)
+
+
 def _viewed(name: str, value: Any) -> npt.NDArray[Any]:
     bits = False
     try:
@@ -293,7 +363,7 @@ def _viewed(name: str, value: Any) -> npt.NDArray[Any]:
             bits = str(getattr(value, "dtype", "")) == "torch.bfloat16"
             if bits:  # a type that NumPy's side of DLPack lacks
                 value = value.view(sys.modules["torch"].int16)
-            array = np.from_dlpack(value)
+            array = _from_dlpack(value)
         else:
             array = np.asarray(memoryview(value))
     except (TypeError, ValueError, RuntimeError, BufferError) as error:

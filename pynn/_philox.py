@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ._checks import integer
+from ._checks import integer, shown
 from ._core import PhiloxState
 from .random import RNG, _entropy
 from .random import key as key_of
@@ -79,7 +79,7 @@ class Philox4x32(np.random.BitGenerator):
         elif isinstance(seed, np.random.SeedSequence):
             sequence = seed
         else:
-            sequence = np.random.SeedSequence(_entropy(seed))
+            sequence = np.random.SeedSequence(_entropy(seed, "seed"))
         super().__init__(sequence)
         stream = key_of(sequence) if stream is None else stream
         self._philox = PhiloxState(self.capsule, stream, start)
@@ -101,7 +101,7 @@ class Philox4x32(np.random.BitGenerator):
         if not isinstance(value, dict):
             raise TypeError(f"state must be a dict; got {type(value).__name__}")
         if value.get("bit_generator") != type(self).__name__:
-            raise ValueError(f"state must be one of a {type(self).__name__}; got {value!r}")
+            raise ValueError(f"state must be one of a {type(self).__name__}; got {shown(value)}")
         inner = value.get("state")
         found = []
         for name, most, part in (
@@ -112,7 +112,9 @@ class Philox4x32(np.random.BitGenerator):
             ("uinteger", 2**32 - 1, value),
         ):
             if not isinstance(part, dict) or name not in part:
-                raise ValueError(f"state must have {name!r}, as one that was read; got {value!r}")
+                raise ValueError(
+                    f"state must have {name!r}, as one that was read; got {shown(value)}"
+                )
             found.append(integer(f"{name} in state", part[name], 0, most))
         key, counter, taken, half, word = found
         with self.lock:

@@ -29,9 +29,10 @@ from ._checks import (
     real,
     shape_tuple,
     shard_bounds,
+    shown,
     writable,
 )
-from ._core import empty, next_bits, philox4x32, seed_key
+from ._core import empty, fill, next_bits, philox4x32, seed_key
 
 __all__ = ["Philox4x32", "key", "normal", "philox4x32", "truncated_normal", "uniform"]
 
@@ -111,7 +112,7 @@ def split(stream: int, number: int) -> int:
     return int(words[0]) | int(words[1]) << 32
 
 
-def _entropy(rng: Any) -> int | list[int] | None:
+def _entropy(rng: Any, name: str = "rng") -> int | list[int] | None:
     if rng is None:
         return None
     try:
@@ -122,11 +123,11 @@ def _entropy(rng: Any) -> int | list[int] | None:
         values = [operator.index(i) for i in rng] if np.iterable(rng) else [operator.index(rng)]
     except TypeError:
         raise TypeError(
-            "rng must be None, an int, a sequence of ints, or a SeedSequence or Generator of"
-            f" numpy.random; got {rng!r}"
+            f"{name} must be None, an int, a sequence of ints, or a SeedSequence or Generator of"
+            f" numpy.random; got {shown(rng)}"
         ) from None
     if min(values, default=0) < 0:
-        raise ValueError(f"rng must not be negative; got {rng!r}")
+        raise ValueError(f"{name} must not be negative; got {shown(rng)}")
     return values if np.iterable(rng) else values[0]
 
 
@@ -136,7 +137,7 @@ def normal(
     scale: float = 1.0,
     *,
     rng: RNG = None,
-    dtype: npt.DTypeLike = np.float32,
+    dtype: npt.DTypeLike | None = None,
     out: Any = None,
 ) -> Any:
     """Draw normal random numbers.
@@ -149,13 +150,14 @@ def normal(
         Mean and standard deviation, the latter >= 0.
     rng : optional
         Seed, or generator to take one from: see `key`.
-    dtype : dtype, default float32
-        float32 or float64 (NumPy's generators default to float64), or float16 or bfloat16 (of the
-        package ml_dtypes): the float32 element rounded once, to nearest even. `out` brings its own.
+    dtype : dtype, optional
+        That of `out` or, without it, float32 (NumPy's generators default to float64). float32 or
+        float64, or float16 or bfloat16 (of the package ml_dtypes): the float32 element rounded
+        once, to nearest even.
     out : array, optional
         Writable memory of such a dtype to fill in place: a NumPy array of any strides, an object
-        with the buffer protocol, or a CPU tensor with DLPack (PyTorch's; of one that requires a
-        gradient, the data).
+        with the buffer protocol, or a CPU tensor with DLPack, as PyTorch's. That is filled like its
+        ``.data``: autograd's version counter does not count it, so fill before a graph uses it.
 
     Returns
     -------
@@ -188,7 +190,7 @@ def uniform(
     high: float = 1.0,
     *,
     rng: RNG = None,
-    dtype: npt.DTypeLike = np.float32,
+    dtype: npt.DTypeLike | None = None,
     out: Any = None,
 ) -> Any:
     """Draw uniform random numbers, low <= value < high.
@@ -230,7 +232,7 @@ def truncated_normal(
     upper: float = 2.0,
     *,
     rng: RNG = None,
-    dtype: npt.DTypeLike = np.float32,
+    dtype: npt.DTypeLike | None = None,
     out: Any = None,
 ) -> Any:
     """Draw from a normal distribution cut off at two bounds.
@@ -289,7 +291,7 @@ def draw(
     parameters: dict[str, float],
     shape: Shape | None,
     rng: RNG,
-    dtype: npt.DTypeLike,
+    dtype: npt.DTypeLike | None,
     out: Any,
     shard: Shard | None = None,
 ) -> Any:
@@ -306,23 +308,43 @@ def draw_into(where: Place, distribution: str, parameters: dict[str, float], rng
     return fill_place(where, distribution, values, key(rng))
 
 
-def checked(where: Place, distribution: str, parameters: dict[str, float]) -> list[float]:
-    """Return the parameters as numbers that the distribution can have in the dtype of a place."""
+def checked(
+    where: Place,
+    distribution: str,
+    parameters: dict[str, float],
+    given: dict[str, float] | None = None,
+) -> list[float]:
+    """Return the parameters as numbers that the distribution can have in the dtype of a place.
+
+    Errors about the bounds show the parameters as they were given, if not like this.
+    """
     dtype = where[0].dtype
     (name1, value1), (name2, value2), *bounds = parameters.items()
     least = -math.inf if distribution == "uniform" else 0.0
     values = [number(name1, value1, dtype=dtype), number(name2, value2, least, dtype=dtype)]
     if distribution == "uniform":
         if not values[0] < values[1]:
-            raise ValueError(f"{name1} must be less than {name2}; got {value1!r} and {value2!r}")
-        number(f"{name2} - {name1}", values[1] - values[0], dtype=dtype)
-    for name, value in bounds:
-        values.append(real(name, value))
-    if bounds and not values[2] < values[3]:
-        (lower, least_bound), (upper, most_bound) = bounds
-        raise ValueError(
-            f"{lower} must be less than {upper}; got {least_bound!r} and {most_bound!r}"
-        )
+            raise ValueError(
+                f"{name1} must be less than {name2}; got {shown(value1)} and {shown(value2)}"
+            )
+        drawn = np.dtype(np.float32) if dtype.itemsize == 2 else dtype
+        number(f"{name2} - {name1}", values[1] - values[0], dtype=drawn)
+    if bounds:
+        values += [real(name, value) for name, value in bounds]
+        given = given or parameters
+        (_, _, (lower, least_bound), (upper, most_bound)) = given.items()
+        if not real(lower, least_bound) < real(upper, most_bound):
+            raise ValueError(
+                f"{lower} must be less than {upper}; got {shown(least_bound)} and {shown(most_bound)}"
+            )
+        try:
+            fill(np.empty(0, dtype), distribution, 0, *values)
+        except ValueError:
+            got = ", ".join(f"{name} {shown(value)}" for name, value in given.items())
+            raise ValueError(
+                f"{lower} and {upper} must have 2**-64 of the distribution or more between them;"
+                f" got {got}"
+            ) from None
     return values
 
 
@@ -336,40 +358,44 @@ def fill_place(where: Place, distribution: str, values: list[float], stream: int
     return result
 
 
-def place(shape: Shape | None, dtype: npt.DTypeLike, out: Any, shard: Shard | None) -> Place:
+def place(shape: Shape | None, dtype: npt.DTypeLike | None, out: Any, shard: Shard | None) -> Place:
     """Find or make the array to fill."""
     array = None if out is None else writable("out", out)
-    if array is None or dtype is not np.float32:  # which may be the default
-        dtype = fill_dtype("dtype", dtype)
+    asked = None if dtype is None else fill_dtype("dtype", dtype)
     if array is not None:
         if not array.flags.forc:
             check_places("out", array)
-        if dtype is not np.float32 and dtype != np.float32:
+        if asked is not None:
             kind = "bfloat16" if array.dtype == np.uint16 else array.dtype.name
-            if dtype.name != kind:
-                raise TypeError(f"out must have the dtype asked for, {dtype}; got {kind}")
+            if asked.name != kind:
+                raise TypeError(f"out must have the dtype asked for, {asked}; got {kind}")
         if shape is None and shard is None:
             return array, array.shape, 0, None, out
     if shape is None and shard is not None:
         raise TypeError("shape, that of the whole, must be given with shard; got None")
     whole = shape_tuple(shape)
     if math.prod(whole) > 2**64:
-        raise ValueError(f"shape is too large, at most 2**64 elements in all; got {whole}")
+        raise ValueError(f"shape is too large, at most 2**64 elements in all; got {shown(whole)}")
     part, first, strides = whole, 0, None
     if shard is not None:
         bounds = shard_bounds(shard, whole)
         part = tuple(stop - start for start, stop in bounds)
-        strides = tuple(math.prod(whole[axis + 1 :]) for axis in range(len(whole)))
-        first = sum(start * stride for (start, _), stride in zip(bounds, strides, strict=True))
+        # the stride of an axis along which nothing steps may be 2**64 and more
+        moves = 0 not in part
+        strides = tuple(
+            math.prod(whole[axis + 1 :]) if n > 1 and moves else 0 for axis, n in enumerate(part)
+        )
+        for axis, (start, _) in enumerate(bounds):
+            first += start * math.prod(whole[axis + 1 :]) * moves
     if array is None:
         try:
-            out = empty(part, dtype)
-        except ValueError as error:  # too many axes, or more bytes than an address has
+            out = empty(part, np.float32 if asked is None else asked)
+        except (ValueError, OverflowError) as error:  # too many axes, or bytes for an address
             raise ValueError(
-                f"shape must be one that NumPy can make; got {part}: {error}"
+                f"shape must be one that NumPy can make; got {shown(part)}: {error}"
             ) from None
         array = bits_of(out)
     elif array.shape != part:
-        asked = "shape" if shard is None else "shard"
-        raise ValueError(f"out must have the shape that {asked} gives, {part}; got {array.shape}")
+        source = "shape" if shard is None else "shard"
+        raise ValueError(f"out must have the shape that {source} gives, {part}; got {array.shape}")
     return array, whole, first, strides, out

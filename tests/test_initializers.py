@@ -12,7 +12,7 @@ import scipy.stats
 
 import oracles
 import pynn
-from pynn import initializers
+from pynn import _checks, initializers
 
 # name -> variance as a function of the fans, distribution
 RULES = {
@@ -153,6 +153,50 @@ def test_a_shard_of_what_fits_nowhere():
     assert 1e-5 < np.abs(one).mean() < 5e-4
 
 
+@pytest.mark.parametrize(
+    "shape, shard",
+    [
+        ((1, 2**64), (slice(0, 1), slice(5, 6))),
+        ((1, 2**63, 2), (slice(0, 1), slice(2, 3), slice(1, 2))),
+        ((2**64, 1), (slice(4, 7), slice(0, 1))),
+        ((0, 2**64), (slice(0, 0), slice(5, 6))),
+        ((0, 2**64, 2**64), (slice(0, 0), slice(5, 8), slice(2**63, 2**63 + 2))),
+        ((2, 2**63), (slice(1, 2), slice(2**63 - 3, None))),
+    ],
+)
+def test_shards_of_2_to_the_64(shape, shard):
+    part = initializers.normal(shape, rng=0, shard=shard)
+    first = sum(s.start * math.prod(shape[i + 1 :]) for i, s in enumerate(shard))
+    want = np.empty(part.size, np.float32)
+    if want.size:
+        pynn._core.fill(want, "normal", pynn.random.key(0), 0.0, 0.01, start=first)
+    oracles.assert_same_bits(part.ravel(), want)
+    if len(shape) == 2 and shape[0] < 2:
+        assert initializers.sparse(shape, rng=0, shard=shard).shape == part.shape
+
+
+def test_shards_of_dirac():
+    """Of what fits nowhere, too: memory is the shard's."""
+    for preset, groups in itertools.product(("book", "torch"), (1, 2, 3, 6)):
+        shape = (6, 4, 3, 3) if preset == "torch" else (3, 3, 4, 6)
+        whole = initializers.dirac(shape, groups, preset=preset)
+        assert np.count_nonzero(whole) == groups * min(4, 6 // groups)
+        for bounds in itertools.product(*([(0, n // 2), (n // 3, n)] for n in shape)):
+            shard = tuple(slice(*b) for b in bounds)
+            part = initializers.dirac(shape, groups, preset=preset, shard=shard)
+            assert np.array_equal(part, whole[shard])
+    big = initializers.dirac((3, 10**8, 10**9), 2, shard=(slice(1, 2), slice(7, 9), slice(10**7)))
+    assert np.argwhere(big[0]).tolist() == [[0, 7], [1, 8]]
+    later = slice(10**9 // 2 + 6, 10**9 // 2 + 10)
+    big = initializers.dirac((3, 10**8, 10**9), 2, shard=(slice(1, 2), slice(7, 9), later))
+    assert np.argwhere(big[0]).tolist() == [[0, 1], [1, 2]]
+    last = slice(2**62 - 2, None)
+    big = initializers.dirac((1, 2, 2**62), 2**61, shard=(slice(None), slice(None), last))
+    assert np.array_equal(big[0], np.eye(2))
+    for shape in ((2, 2, 0), (2, 0, 2), (0, 2, 2), (0, 0, 0)):
+        assert initializers.dirac(shape).shape == shape
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_out(name, dtype):
     """Any writable memory is filled in place and returned; it brings shape and dtype."""
@@ -174,6 +218,39 @@ def test_out_of_other_libraries(dtype):
     assert initializers.he_normal(out=tensor, rng=4) is tensor
     want = initializers.he_normal((6, 5), rng=4, dtype=dtype)
     oracles.assert_same_bits(tensor.detach().numpy(), want)
+
+
+class Exporter:
+    """Memory with DLPack alone, which gives itself or a copy."""
+
+    def __init__(self, copies):
+        self.array, self.copies = np.full((6, 5), 9, np.float32), copies
+
+    def __dlpack_device__(self):
+        return self.array.__dlpack_device__()
+
+    def __dlpack__(self, **more):
+        if self.copies:
+            if more.get("copy") is False:
+                raise BufferError("this memory can only be copied")
+            return self.array.copy().__dlpack__(**more)
+        return self.array.__dlpack__(**more)
+
+
+@pytest.mark.skipif(np.__version__.startswith("2.0"), reason="its arrays from DLPack are read-only")
+def test_out_with_dlpack_is_no_copy(monkeypatch):
+    """Which would be filled in vain. NumPy 2.0 does not know copy=."""
+    want = initializers.he_normal((6, 5), rng=4)
+    new, copies = Exporter(copies=False), Exporter(copies=True)
+    assert initializers.he_normal(out=new, rng=4) is new
+    oracles.assert_same_bits(new.array, want)
+    with pytest.raises(TypeError, match=r"out must be.* Exporter .*only be copied"):
+        initializers.he_normal(out=copies, rng=4)
+    known = np.from_dlpack
+    monkeypatch.setattr(np, "from_dlpack", lambda x, /: known(x))
+    new.array[...] = 9
+    assert initializers.he_normal(out=new, rng=4) is new
+    oracles.assert_same_bits(new.array, want)
 
 
 def read_only():
@@ -275,7 +352,7 @@ def test_bad_parameters():
             lambda: initializers.truncated_normal((3,), lower=2.0, upper=-2.0),
             "lower must.* 2.0 and -2.0",
         ),
-        (lambda: initializers.truncated_normal((3,), 0, 1, 2, -2, preset="torch"), "lower.* 2.0"),
+        (lambda: initializers.truncated_normal((3,), 0, 1, 2, -2, preset="torch"), "lower.* 2 and"),
         (lambda: initializers.truncated_normal((3,), 5, 0, -1, 1, preset="torch"), "mean.* 5"),
         (lambda: initializers.truncated_normal((3,), lower=math.nan), "lower"),
         (lambda: initializers.truncated_normal((3,), std=-0.5), "std.*-0.5"),
@@ -368,6 +445,8 @@ def test_no_parameter_overflows(kind):
         ("high", lambda x, out: initializers.uniform(out=out, low=0.0, high=x)),
         ("high - low", lambda x, out: initializers.uniform(out=out, low=-x / 2, high=x / 2)),
     ):
+        if named == "high - low" and kind != "float32":  # float32 is drawn
+            continue
         out = np.full((2, 3), 9, type_)
         with pytest.raises(ValueError, match=f"{named} must be finite in {kind}"):
             call(much, out)
@@ -537,11 +616,110 @@ def test_out_with_shared_places(name):
         assert not memory.any()
 
 
-@pytest.mark.parametrize("dtype", [None, "", ">f4", "int32", "longdouble", object])
+@pytest.mark.parametrize(
+    "dtype", ["", ">f4", "int32", "longdouble", object, np.zeros(2), ["f4"], {}, "f8,(", "bfloat15"]
+)
 def test_other_dtypes(dtype):
-    """None too, of which NumPy makes float64."""
     with pytest.raises(TypeError, match="dtype must be float16, bfloat16, float32 or float64"):
         initializers.he_normal((3, 2), dtype=dtype)
+
+
+def test_dtype_is_that_of_out_or_float32():
+    """None, the default, is not NumPy's float64; what was asked for by any name is what out must have."""
+    for f in (initializers.he_normal, initializers.zeros, pynn.random.uniform):
+        assert f((3, 2), dtype=None).dtype == f((3, 2)).dtype == np.float32
+        for kind in (np.float16, np.float32, np.float64):
+            out = np.full((3, 2), 9, kind)
+            assert f(out=out, dtype=None) is out
+            for asked in (kind, np.dtype(kind), np.dtype(kind).name):
+                assert f(out=out, dtype=asked) is out
+            out[...] = 9
+            for other in {np.float16, np.float32, np.float64} - {kind}:
+                for asked in (other, np.dtype(other), np.dtype(other).name):
+                    with pytest.raises(TypeError, match="out must have the dtype asked for"):
+                        f(out=out, dtype=asked)
+            assert (out == 9).all()
+
+
+def test_axes_of_one_axis():
+    """They are an axis, or that of a matrix, whose default layout they are."""
+    want = initializers.he_normal((3,), rng=0)
+    for axis in (-2, -1, 0, 1):
+        got = initializers.he_normal((3,), rng=0, in_axis=axis, out_axis=0)
+        oracles.assert_same_bits(got, want)
+    for bad, error in (("x", TypeError), (1.0, TypeError), (99, ValueError), (-3, ValueError)):
+        for name in ("in_axis", "out_axis"):
+            with pytest.raises(error, match=f"{name} must be an"):
+                initializers.he_normal((3,), **{name: bad})
+
+
+@pytest.mark.parametrize("step", [True, 1.0, np.True_, "1"])
+def test_steps_of_shards_are_ints(step):
+    with pytest.raises(TypeError, match="step of a shard must be an int"):
+        initializers.zeros((3, 4), shard=(slice(0, 2, step), slice(4)))
+    assert initializers.zeros(3, shard=(slice(0, 2, np.int64(1)),)).shape == (2,)
+
+
+def test_what_cannot_be_made_whole():
+    """The shard would be small, but not what it is taken from; a generator is left as it is."""
+    random, twin = np.random.default_rng(1), np.random.default_rng(1)
+    one = (slice(0, 1),) * 2
+    for f, shape in (
+        (initializers.orthogonal, (2**31, 2**31)),
+        (initializers.orthogonal, (2**32, 2**32)),
+        (initializers.orthogonal, (1, 2**64)),
+        (initializers.sparse, (2**64, 1)),
+        (initializers.sparse, (2**60, 1)),
+        (initializers.delta_orthogonal, (1, 2**20, 2**43)),
+    ):
+        with pytest.raises((ValueError, MemoryError), match=r"^shape must be one of which"):
+            f(shape, shard=(*one, slice(0, 1)) if len(shape) == 3 else one, rng=random)
+    assert random.random() == twin.random()
+    for shape in ((0, 2**70), (3, 2**70), (0, 10**5000), (3, 10**5000)):
+        with pytest.raises(ValueError, match="shape"):
+            initializers.zeros(shape)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_ints_of_more_digits_than_python_writes(sign):
+    """The message names the argument nevertheless."""
+    value = sign * 10**5000
+    for named, call in (
+        ("loc", lambda: pynn.random.normal(2, value)),
+        ("scale", lambda: pynn.random.normal(2, 0, value)),
+        ("low", lambda: pynn.random.uniform(2, value, 1)),
+        ("std", lambda: initializers.normal(2, std=value)),
+        ("value", lambda: initializers.constant(2, value)),
+        ("scale", lambda: initializers.variance_scaling((2, 2), value)),
+        ("in_axis", lambda: initializers.he_normal((2, 2), in_axis=value)),
+        ("column_axis", lambda: initializers.orthogonal((2, 2), column_axis=value)),
+        ("groups", lambda: initializers.dirac((1, 2, 2), value)),
+        ("shape", lambda: initializers.zeros((2, value))),
+        ("shard", lambda: initializers.zeros(2, shard=(slice(0, value),))),
+        ("step of a shard|shard", lambda: initializers.zeros(2, shard=(slice(0, 1, value),))),
+        ("lower", lambda: initializers.truncated_normal(2, lower=abs(value))),
+        ("lower", lambda: initializers.truncated_normal(2, 0, 0, abs(value), preset="torch")),
+        ("rng", lambda: pynn.random.normal(2, rng=-abs(value))),
+        ("seed", lambda: pynn.random.Philox4x32(-abs(value))),
+        ("key", lambda: pynn.random.Philox4x32(key=value)),
+        ("sparsity", lambda: initializers.sparse((2, 2), value)),
+    ):
+        with pytest.raises(ValueError, match=f"{named} .*more digits"):
+            call()
+
+
+def test_uniform_of_half_types_draws_float32():
+    """So high - low need only be finite in that."""
+    for kind, limit in (("float16", 65000), ("bfloat16", 1.6e38)):
+        type_ = half(kind)
+        x = pynn.random.uniform(1000, -limit, limit, dtype=type_, rng=0)
+        want = pynn.random.uniform(1000, -limit, limit, rng=0).astype(type_)
+        assert np.array_equal(x.view(np.uint16), want.view(np.uint16))
+        assert np.isfinite(x.astype(float)).all() and x.astype(float).min() < -0.9 * limit
+    with pytest.raises(ValueError, match="high must be finite in float16"):
+        pynn.random.uniform(3, 0, 65520, dtype="float16")
+    with pytest.raises(ValueError, match="high - low must be finite in float32"):
+        pynn.random.uniform(3, -2e38, 2e38, dtype=half("bfloat16"))
 
 
 def test_lsuv(dtype):
@@ -645,6 +823,94 @@ def test_gain_of_what_is_no_common_activation():
         initializers.gain(lambda x: 1j * x)
 
 
+# forward, backward
+KNOWN_GAINS = {
+    "relu": (1.4142135623730951, 1.4142135623730951),
+    "relu6": (1.4142135650954561, 1.414213563768924),
+    "leaky_relu": (1.4141428569978354, 1.4141428569978354),
+    "elu": (1.245198300700633, 1.223428557552777),
+    "celu": (1.245198300700633, 1.223428557552777),
+    "selu": (1.0, 0.9660257769720078),
+    "gelu": (1.533530441196074, 1.4811144127088145),
+    "gelu_tanh": (1.5335805216663263, 1.4811680580932702),
+    "quick_gelu": (1.5394587622987965, 1.4914592267502205),
+    "silu": (1.6765324703319209, 1.6233202579521322),
+    "mish": (1.4868475812730155, 1.444755232547274),
+    "sigmoid": (1.8462285453388978, 4.7226460859376775),
+    "log_sigmoid": (1.0418668355354714, 1.8462285453388978),
+    "tanh": (1.5925374197225106, 1.467413591631219),
+    "tanh_shrink": (2.338367530099075, 1.9881388232488078),
+    "softplus": (1.0418668355354714, 1.8462285453388978),
+    "squareplus": (0.816496580927726, 1.85914916249115),
+    "softsign": (2.33753336310565, 2.0957806089487536),
+    "hard_sigmoid": (1.897840424727893, 6.008115825195295),
+    "hard_swish": (1.7366572127663, 1.6700763674404628),
+    "hard_tanh": (1.3920361404479231, 1.2102870624325983),
+    "hard_shrink": (1.0157963547198772, 1.2730076010312807),
+    "soft_shrink": (1.5443605282795214, 1.2730076010312807),
+    "threshold": (1.4142135623730951, 1.4142135623730951),
+    "exponential": (0.36787944117145854, 0.36787944117145854),
+    "linear": (1.0, 1.0),
+}
+
+
+def test_gains_of_all_activations():
+    """As they were published."""
+    assert {*KNOWN_GAINS} == {*pynn.ACTIVATIONS}
+    for name, gains in KNOWN_GAINS.items():
+        found = initializers.gain(name), initializers.gain(name, "backward")
+        assert found == pytest.approx(gains, rel=1e-12), name
+
+
+def shrunk(limit):
+    """E f^2 and E f'^2 of hard_shrink."""
+    tail = scipy.stats.norm.sf(limit)
+    return 2 * (tail + limit * scipy.stats.norm.pdf(limit)), 2 * tail
+
+
+def shifted_relu(at):
+    tail, density = scipy.stats.norm.sf(at), scipy.stats.norm.pdf(at)
+    return (1 + at * at) * tail - at * density, tail
+
+
+@pytest.mark.parametrize("single", [False, True])
+@pytest.mark.parametrize("at", [0.1, 0.3, 0.2525, 1 / 3, 0.5, 2.0**-20, 2.49999])
+def test_gain_with_kinks_and_jumps_anywhere(at, single):
+    """Not only at the ends of the panels; the slope exists almost everywhere. In float32 to fewer digits."""
+    kind = np.float32 if single else np.float64
+    for f, (square, slope) in (
+        (lambda x: pynn.hard_shrink(x.astype(kind), at), shrunk(at)),
+        (lambda x: np.maximum(x.astype(kind) - kind(at), 0), shifted_relu(at)),
+    ):
+        rel = 1e-4 if single else 1e-9
+        assert initializers.gain(f) == pytest.approx(square**-0.5, rel=rel)
+        assert initializers.gain(f, "backward") == pytest.approx(slope**-0.5, rel=rel)
+
+
+def test_gain_of_what_is_rounded_or_steep():
+    for kind, rel in ((np.float16, 1e-2), (np.float32, 1e-5)):
+        for name in ("relu", "tanh", "gelu", "sigmoid"):
+            found = initializers.gain(
+                lambda x: getattr(pynn, name)(x.astype(kind)),  # noqa: B023
+                "backward",
+            )
+            assert found == pytest.approx(initializers.gain(name, "backward"), rel=rel)
+    assert initializers.gain(lambda x: np.sin(20 * x), "backward") == pytest.approx(
+        200**-0.5, rel=1e-9
+    )
+    steep = scipy.integrate.quad(
+        lambda z: 100 * math.cosh(10 * z) ** -4 * scipy.stats.norm.pdf(z), -2, 2, points=[0]
+    )[0]
+    found = initializers.gain(lambda x: np.tanh(10 * x), "backward")
+    assert found == pytest.approx(steep**-0.5, rel=1e-7)
+    saw = initializers.gain(lambda x: np.floor(np.pi * x) + x, "backward")
+    assert saw == pytest.approx(1, rel=1e-9)
+    for stairs in (lambda x: x > 0.1, lambda x: np.round(8 * x), lambda x: np.floor(3 * x - 0.2)):
+        assert initializers.gain(stairs) > 0
+        with pytest.raises(ValueError, match=r"activation must have a slope.* 0\.0"):
+            initializers.gain(stairs, "backward")
+
+
 def test_recommend():
     assert initializers.recommend("relu")[:2] == ("he_normal", pytest.approx(math.sqrt(2)))
     for name in ("tanh", "sigmoid"):
@@ -715,6 +981,108 @@ def test_presets_that_are_refused():
     assert bounds.min() >= 0.9 and bounds.max() <= 1.3
     linear = initializers.torch_linear((50, 400), rng=0)
     assert 0.049 < np.abs(linear).max() < 0.05
+
+
+BOUNDS = [
+    (-0.7312715117751976, 2.4532112507341663, -0.01659254834763857, -0.016409343409472937),
+    (1.0, 0.5, 0.9, 1.3),
+    (-0.3, 3.0, -0.1001, 0.1),
+    (0.1, 1e-9, 0.1, math.inf),
+    (0.1, 0.0, 0.1, 0.2),
+    (0.2, 0.0, 0.1, 0.2),
+]
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("bounds", BOUNDS)
+def test_bounds_of_torch_hold(bounds, kind):
+    """Wherever they are, as PyTorch's clamp sees to it, in whole, shards and strided memory."""
+    type_ = half(kind) if kind in ("float16", "bfloat16") else np.dtype(kind).type
+    for seed in range(20):
+        w = initializers.truncated_normal((40, 30), *bounds, preset="torch", rng=seed, dtype=type_)
+        wide = w.astype(np.float64)
+        assert wide.min() >= bounds[2] and wide.max() <= bounds[3]
+    shard = (slice(3, 30), slice(2, 9))
+    more = dict(preset="torch", rng=seed, shard=shard)
+    out = np.empty((14, 81), type_).T[::-3, ::2]
+    initializers.truncated_normal((40, 30), *bounds, out=out, **more)
+    assert np.array_equal(out.astype(float), wide[shard])
+    plain = initializers.truncated_normal((), *bounds, preset="torch", rng=0, dtype=type_)
+    assert bounds[2] <= float(plain) <= bounds[3]
+
+
+def test_bounds_between_which_there_is_no_number():
+    """The numbers next to them."""
+    bounds = 1 + 2.0**-26, 1 + 2.0**-25
+    for dtype, most in ((np.float32, 1 + 2.0**-23), (np.float16, 1 + 2.0**-10)):
+        w = initializers.truncated_normal(
+            1000, 1.0, 1.0, *bounds, preset="torch", dtype=dtype, rng=0
+        )
+        assert {*w.tolist()} <= {1, most}
+
+
+def test_bounds_of_torch_hold_in_float32():
+    """Where mean + std * z has few digits left."""
+    bounds = -0.7312715117751976, 2.4532112507341663, -0.01659254834763857, -0.016509343409472937
+    w = initializers.truncated_normal(100_000, *bounds, preset="torch", rng=0).astype(float)
+    assert w.min() >= bounds[2] and w.max() <= bounds[3]
+
+
+def test_clamp_of_large_arrays():
+    """In pieces, of any strides."""
+    wide = np.random.default_rng(0).standard_normal((3, 1500, 1000))
+    for array in (wide.copy(), wide.copy(order="F"), wide.copy()[::-1, ::-1, ::2], wide.copy().T):
+        want = np.clip(array, -0.5, 0.25)
+        _checks.clamp(array, -0.5, 0.25)
+        assert np.array_equal(array, want)
+
+
+def test_pieces_are_small_and_all():
+    """So that no call of NumPy keeps signals waiting."""
+    for shape in ((3 * 2**20,), (2, 1500, 1000), (2**21 + 1, 2), (1, 1, 2**21)):
+        array = np.zeros(shape, np.float16)
+        for view in (array, array.T, array[::-1], array[..., ::2], array.copy(order="F")):
+            taken = 0
+            for part, same in _checks.pieces(view, view):
+                assert part.size <= 2**20 and same.shape == part.shape
+                part += 1
+                taken += part.size
+            assert taken == view.size and (view == 1).all()
+            view[...] = 0
+
+
+def test_large_arrays_in_pieces():
+    array = np.empty((1500, 1600), np.float32)
+    assert (initializers.constant(out=array.T, value=0.1) == np.float32(0.1)).all()
+    for kind in (np.float16, np.float32, np.float64):
+        values = np.random.default_rng(0).standard_normal((1500, 1600))
+        for out in (np.empty((1500, 1600), kind), np.empty((1600, 1500), kind).T):
+            _checks.assign(out, values)
+            assert np.array_equal(
+                out, values.astype(np.float32 if kind != np.float64 else kind).astype(kind)
+            )
+    whole = initializers.sparse((5000, 1000), rng=0)
+    assert ((whole == 0).sum(axis=0) == 4500).all()
+    shard = (slice(100, 4000), slice(203, 420))
+    oracles.assert_same_bits(initializers.sparse((5000, 1000), rng=0, shard=shard), whole[shard])
+
+
+def test_bounds_too_far_out_are_shown_as_given():
+    one, two = np.random.default_rng(1), np.random.default_rng(1)
+    for preset, std, lower, upper in (
+        ("torch", 0.02, 1, 2.5),
+        ("torch", 1e-30, 1, 2.5),
+        ("torch", 5e-324, 1, 2.5),
+        ("torch", 1.0, 1, 1 + 1e-15),
+        ("book", 0.5, 20.0, 21),
+        ("jax", 0.5, -math.inf, -20),
+    ):
+        named = f"lower and upper must have .* mean 0, std {std}, lower {lower}, upper {upper}$"
+        with pytest.raises(ValueError, match=named):
+            initializers.truncated_normal(3, 0, std, lower, upper, preset=preset, rng=one)
+    with pytest.raises(ValueError, match=r"lower and upper must .* loc 0.0, scale 1.0, lower 20"):
+        pynn.random.truncated_normal(3, lower=20, upper=21, rng=one)
+    assert one.random() == two.random()
 
 
 def layer(name, shape, /, **arguments):

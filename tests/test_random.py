@@ -286,6 +286,13 @@ def test_bad_seeds(seed):
         pynn.random.normal(3, rng=seed)
 
 
+@pytest.mark.parametrize("seed", ["a", 1.5, True, -1, [1, -1], {1}])
+def test_bad_seeds_of_the_bit_generator(seed):
+    """By the name that they have there."""
+    with pytest.raises((TypeError, ValueError), match=r"^seed must"):
+        pynn.random.Philox4x32(seed)
+
+
 @pytest.mark.parametrize("sample", [pynn.random.normal, pynn.random.uniform])
 def test_shapes_dtypes_and_out(sample, dtype):
     assert sample((2, 3), rng=0).dtype == np.float32
