@@ -88,19 +88,22 @@ template <int Inputs, int Parameters = 0, int Outputs = 1> struct Elementwise {
 };
 
 // Results that no cache keeps are made in a small buffer, part by part, and copied past the caches, which then need not read
-// what is overwritten; and what looks up tables does not wait for its own stores.
+// what is overwritten; and what looks up tables does not wait for its own stores. Parts begin where lines of the result do, as
+// the ends of two in one line would go by way of the caches.
 inline constexpr std::size_t least_past_cache = std::size_t(32) << 20; // bytes of a result
 template <int Inputs, int Outputs, class T, class Call>
 void call_past_cache(const T *const (&in)[Inputs], const bool (&moves)[Inputs], const std::size_t *parameter_steps,
                      T *const (&out)[Outputs], std::size_t n, Call call) {
     const Kernels<T> &kernels = active_kernels_of<T>();
-    alignas(64) T buffers[Outputs][buffer_length];
+    constexpr std::size_t most = 256, line = 64 / sizeof(T);
+    alignas(64) T buffers[Outputs][most];
     T *made[Outputs];
     for (int j = 0; j < Outputs; ++j) made[j] = buffers[j];
-    for (std::size_t i = 0; i < n; i += buffer_length) {
+    std::size_t count = most - reinterpret_cast<std::uintptr_t>(out[0]) / sizeof(T) % line;
+    for (std::size_t i = 0; i < n; i += count, count = most) {
         const T *from[Inputs];
         for (int j = 0; j < Inputs; ++j) from[j] = in[j] + (moves[j] ? i : 0);
-        const std::size_t count = std::min<std::size_t>(buffer_length, n - i);
+        count = std::min(count, n - i);
         call(from, parameter_steps, made, count);
         for (int j = 0; j < Outputs; ++j) kernels.copy_past_cache(made[j], out[j] + i, count);
     }
