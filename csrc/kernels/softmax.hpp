@@ -320,7 +320,13 @@ void softmax_rows(const T *x, std::ptrdiff_t x_row, T *y, std::ptrdiff_t y_row, 
 }
 
 template <class T> void softmin_row(const T *x, T *y, std::size_t n) {
-    for (std::size_t i = 0; i < n; ++i) y[i] = -x[i];
+    for (std::size_t i = 0; i < n; i += partial_results) {
+        const std::size_t lanes = n - i < partial_results ? n - i : partial_results;
+        Block<T> block(x + i, lanes, 0);
+        prefetch_group(x + n + i);
+        for (vec<T> &v : block.v[0]) v = -v;
+        block.store_to(y + i, lanes);
+    }
     softmax_rows(y, 0, y, 0, 1, n);
 }
 
