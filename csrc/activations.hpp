@@ -207,7 +207,7 @@ template <class V> PYNN_INLINE V gated_backward(V dy, V x, element<V> limit, Bia
 template <class V>
 PYNN_INLINE V symmetric_gate_backward(V dy, V x, element<V> limit, BiasedExponential<V> e, Parts<V> slope) {
     V s = rounded_loose_product(e.mantissa, slope);
-    V right = fma(-dy, e.times(s), dy);
+    V right = with_sign_of(fma(-dy, e.times(s), dy), dy);                                // of -0.0 too
     V dx = select(x >= 0, select(right == right, right, dy), e.second(dy * e.first(s))); // an infinite dy stays
     return passed_above(-limit, dx, dy, x);
 }

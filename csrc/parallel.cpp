@@ -33,12 +33,12 @@ inline void relax() noexcept {
 #endif
 }
 
-// The CPU that this thread is on; below -1 where nobody says.
+// The CPU that this thread is on; -1 where nobody says.
 inline int current_cpu() noexcept {
 #if defined(__linux__)
     return sched_getcpu();
 #else
-    return -2;
+    return -1;
 #endif
 }
 
@@ -142,7 +142,9 @@ class Pool {
         for (;;) {
             while (take_chunk(slot)) {}
             // Where it took the caller's place on a CPU, it is the caller who waits.
-            const int spins = current_cpu() == caller_cpu_.load(std::memory_order_relaxed) ? 0 : worker_spins;
+            const int cpu = current_cpu();
+            const bool in_its_way = cpu >= 0 && cpu == caller_cpu_.load(std::memory_order_relaxed);
+            const int spins = in_its_way ? 0 : worker_spins;
             for (int i = 0; i < spins && !has_work(ticket_.load(std::memory_order_relaxed), slot); ++i) relax();
             if (!has_work(ticket_.load(std::memory_order_relaxed), slot)) {
                 std::unique_lock<std::mutex> lock(mutex_);

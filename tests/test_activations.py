@@ -210,6 +210,14 @@ def test_odd_bits_raise_no_flags(name, dtype, isa, rng):
             )
 
 
+@pytest.mark.parametrize("name", ["silu", "quick_gelu", "gelu_tanh", "gelu", "mish"])
+def test_backward_of_minus_zero(name, dtype, isa):
+    """It is dy times the slope: -0.0 where that is above 0."""
+    x = np.array([0, -0.0, 0.25, 0.5, 1, 2, 30, np.inf, -0.5], dtype)
+    dx = getattr(pynn, f"{name}_backward")(np.full_like(x, -0.0), x)
+    assert (dx == 0).all() and np.signbit(dx).all()
+
+
 def test_results_larger_than_any_cache(dtype, isa, threads, rng):
     """The bits of small parts, wherever the result begins, and nothing beyond it."""
     n = (32 << 20) // dtype().itemsize + 5

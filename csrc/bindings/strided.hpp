@@ -110,6 +110,27 @@ void call_past_cache(const T *const (&in)[Inputs], const bool (&moves)[Inputs], 
     kernels.finish_past_cache();
 }
 
+// The memory of n elements
+struct Extent {
+    const char *begin, *end;
+    Extent(const char *first, std::ptrdiff_t n, std::ptrdiff_t step, std::size_t size)
+        : begin(std::min(first, first + (n - 1) * step)), end(std::max(first, first + (n - 1) * step) + size) {}
+    bool overlaps(const Extent &other) const { return begin < other.end && other.begin < end; }
+};
+// Whether a result lies where another element's operand does: NumPy then counts on the elements' order, and makes no copy where the
+// operand comes later in memory.
+template <class Family, class From, class T>
+bool order_matters(char *const *operands, std::ptrdiff_t n, const std::ptrdiff_t *steps) {
+    for (int k = Family::inputs; k < Family::operands; ++k) {
+        const Extent result(operands[k], n, steps[k], sizeof(Result<From, T>));
+        for (int j = 0; j < Family::inputs; ++j)
+            if ((operands[j] != operands[k] || steps[j] != steps[k]) &&
+                result.overlaps({operands[j], n, steps[j], Family::is_parameter(j) ? sizeof(T) : sizeof(From)}))
+                return true;
+    }
+    return false;
+}
+
 // call(inputs, steps of parameters: 0 or 1, outputs, n) for operands of type From, computed as T.
 template <class Family, class From, class T, class Call>
 void elementwise(char *const *operands, std::ptrdiff_t n, const std::ptrdiff_t *steps, Call call) {
@@ -126,39 +147,42 @@ void elementwise(char *const *operands, std::ptrdiff_t n, const std::ptrdiff_t *
         moves[j] = steps[j] != 0;
         for (int k = inputs; k < count_of_operands; ++k) past_cache = past_cache && operands[j] != operands[k];
     }
-    parallel_for(static_cast<std::size_t>(n), elementwise_grain, [&](std::size_t begin, std::size_t end) {
-        const T *in[inputs];
-        T *out[Family::outputs];
-        if (contiguous) {
-            for (int j = 0; j < count_of_operands; ++j) {
-                T *operand = reinterpret_cast<T *>(operands[j] + static_cast<std::ptrdiff_t>(begin) * steps[j]);
-                if (j < inputs)
-                    in[j] = operand;
+    const int threads = order_matters<Family, From, T>(operands, n, steps) ? 1 : thread_count();
+    parallel_for_slots(
+        static_cast<std::size_t>(n), elementwise_grain, threads, [&](std::size_t begin, std::size_t end, int) {
+            const T *in[inputs];
+            T *out[Family::outputs];
+            if (contiguous) {
+                for (int j = 0; j < count_of_operands; ++j) {
+                    T *operand = reinterpret_cast<T *>(operands[j] + static_cast<std::ptrdiff_t>(begin) * steps[j]);
+                    if (j < inputs)
+                        in[j] = operand;
+                    else
+                        out[j - inputs] = operand;
+                }
+                if (past_cache)
+                    call_past_cache(in, moves, parameter_steps, out, end - begin, call);
                 else
-                    out[j - inputs] = operand;
+                    call(in, parameter_steps, out, end - begin);
+                return;
             }
-            if (past_cache)
-                call_past_cache(in, moves, parameter_steps, out, end - begin, call);
-            else
-                call(in, parameter_steps, out, end - begin);
-            return;
-        }
-        T buffers[count_of_operands][buffer_length];
-        for (int j = 0; j < count_of_operands; ++j) {
-            if (j < inputs)
-                in[j] = buffers[j];
-            else
-                out[j - inputs] = buffers[j];
-        }
-        for (auto i = static_cast<std::ptrdiff_t>(begin); i < static_cast<std::ptrdiff_t>(end); i += buffer_length) {
-            const std::ptrdiff_t count = std::min(buffer_length, static_cast<std::ptrdiff_t>(end) - i);
-            for (int j = 0; j < inputs; ++j)
-                Family::template gather_input<From>(j, operands[j] + i * steps[j], steps[j], count, buffers[j]);
-            call(in, parameter_steps, out, static_cast<std::size_t>(count));
-            for (int j = inputs; j < count_of_operands; ++j)
-                scatter<Result<From, T>>(buffers[j], count, operands[j] + i * steps[j], steps[j]);
-        }
-    });
+            T buffers[count_of_operands][buffer_length];
+            for (int j = 0; j < count_of_operands; ++j) {
+                if (j < inputs)
+                    in[j] = buffers[j];
+                else
+                    out[j - inputs] = buffers[j];
+            }
+            for (auto i = static_cast<std::ptrdiff_t>(begin); i < static_cast<std::ptrdiff_t>(end);
+                 i += buffer_length) {
+                const std::ptrdiff_t count = std::min(buffer_length, static_cast<std::ptrdiff_t>(end) - i);
+                for (int j = 0; j < inputs; ++j)
+                    Family::template gather_input<From>(j, operands[j] + i * steps[j], steps[j], count, buffers[j]);
+                call(in, parameter_steps, out, static_cast<std::size_t>(count));
+                for (int j = inputs; j < count_of_operands; ++j)
+                    scatter<Result<From, T>>(buffers[j], count, operands[j] + i * steps[j], steps[j]);
+            }
+        });
 }
 
 // A family of functions of rows, of one output; Row... says for each operand, the output last, whether it is a row or a

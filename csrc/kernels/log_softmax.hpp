@@ -1,4 +1,4 @@
-// log(sum(exp(x))) of one row, log_softmax, and their backwards. Sums are those of softmax.hpp; the greatest elements,
+// log(sum(exp(x))) of a row, log_softmax of rows, and their backwards. Sums are those of softmax.hpp; the greatest elements,
 // whose exponentials are 1, are counted, so that a small rest keeps its digits.
 #pragma once
 
@@ -56,8 +56,11 @@ template <class T> struct LogSum {
 };
 
 // sum(exp(x - greatest)) - 1. Greatest elements are counted, so that a small rest keeps its digits: the first partial
-// result that they make 1 or more gives them back. Exact: the sums are of use however small the rest is.
-template <bool Exact> PYNN_INLINE double sum_of_others(const float *x, const float *y, std::size_t n, float greatest) {
+// result that they make 1 or more gives them back. Exact: the sums are of use however small the rest is. later: two rows of
+// memory that will be needed.
+template <class T> using Later = const T *[2];
+template <bool Exact>
+PYNN_INLINE double sum_of_others(const float *x, const Later<float> &later, std::size_t n, float greatest) {
     using V = vec<float>;
     constexpr std::size_t vectors = partial_results / width<float>;
     constexpr float start = Exact ? 0 : 2 * RowTerms::scale; // above every term, so that fast_two_sum() is exact
@@ -74,8 +77,8 @@ template <bool Exact> PYNN_INLINE double sum_of_others(const float *x, const flo
         [&](auto groups, std::size_t i, std::size_t lanes) __attribute__((always_inline)) {
             const Block<float, groups> block(x + i, lanes, -__builtin_inff());
             for (std::size_t g = 0; g < groups; ++g) {
-                prefetch_group(x + n + i + g * partial_results);
-                prefetch_group(y + i + g * partial_results);
+                prefetch_group(later[0] + i + g * partial_results);
+                prefetch_group(later[1] + i + g * partial_results);
             }
             for (const auto &group : block.v)
                 for (std::size_t j = 0; j < vectors; ++j) {
@@ -105,7 +108,7 @@ template <bool Exact> PYNN_INLINE double sum_of_others(const float *x, const flo
     return (others + (static_cast<double>(counted) - scale)) * (1 / scale);
 }
 // As many greatest elements as the first group of 16 that has one holds, and the last, partial one, are counted.
-PYNN_INLINE Parts<double> sum_of_others(const double *x, const double *y, std::size_t n, double greatest) {
+PYNN_INLINE Parts<double> sum_of_others(const double *x, const Later<double> &later, std::size_t n, double greatest) {
     using V = vec<double>;
     constexpr std::size_t vectors = partial_results / width<double>;
     const std::size_t whole = n - n % partial_results;
@@ -117,8 +120,8 @@ PYNN_INLINE Parts<double> sum_of_others(const double *x, const double *y, std::s
     Parts<double> total;
     for (std::size_t i = 0; i < n; i += partial_results) {
         const Block<double> block(x + i, n - i < partial_results ? n - i : partial_results, -__builtin_inf());
-        prefetch_group(x + n + i);
-        prefetch_group(y + i);
+        prefetch_group(later[0] + i);
+        prefetch_group(later[1] + i);
         V e[vectors];
         for (std::size_t j = 0; j < vectors; ++j) e[j] = exp_of_difference(block.v[0][j], splat<V>(greatest));
         if (i == at || i == whole)
@@ -136,18 +139,17 @@ PYNN_INLINE Parts<double> sum_of_others(const double *x, const double *y, std::s
     return {sum.high, sum.low + total.low};
 }
 
-PYNN_INLINE Parts<double> log_of_sum(const float *x, const float *y, std::size_t n, float greatest) {
-    double others = sum_of_others<false>(x, y, n, greatest);
-    if (others < 0x1p-14) others = sum_of_others<true>(x, y, n, greatest);
+PYNN_INLINE Parts<double> log_of_sum(const float *x, const Later<float> &later, std::size_t n, float greatest) {
+    double others = sum_of_others<false>(x, later, n, greatest);
+    if (others < 0x1p-14) others = sum_of_others<true>(x, later, n, greatest);
     return {short_log_of_one_plus(others), 0};
 }
-PYNN_INLINE Parts<double> log_of_sum(const double *x, const double *y, std::size_t n, double greatest) {
-    const Parts<double> others = sum_of_others(x, y, n, greatest);
+PYNN_INLINE Parts<double> log_of_sum(const double *x, const Later<double> &later, std::size_t n, double greatest) {
+    const Parts<double> others = sum_of_others(x, later, n, greatest);
     return log_of_one_plus(others.high, others.low);
 }
-// y: what will be needed next
-template <class T> PYNN_INLINE LogSum<T> log_sum(const T *x, const T *y, std::size_t n, T greatest) {
-    if (greatest - greatest == 0) return {greatest, log_of_sum(x, y, n, greatest)};
+template <class T> PYNN_INLINE LogSum<T> log_sum(const T *x, const Later<T> &later, std::size_t n, T greatest) {
+    if (greatest - greatest == 0) return {greatest, log_of_sum(x, later, n, greatest)};
     double nan = 0; // of an infinite row
     for (std::size_t i = 0; i < n; ++i)
         if (x[i] != x[i]) nan = static_cast<double>(x[i]);
@@ -180,7 +182,7 @@ void log_softmax_rows(const T *x, std::ptrdiff_t x_row, T *y, std::ptrdiff_t y_r
     if (n == 0 || rows == 0) return;
     Extremes<T> extremes = extremes_of_row<true>(x, n);
     for (std::size_t row = 0; row < rows; ++row, x += x_row, y += y_row) {
-        const Parts<double> sum = log_sum(x, y, n, extremes.greatest).whole();
+        const Parts<double> sum = log_sum(x, {x + x_row, y}, n, extremes.greatest).whole();
         const Extremes<T> next = row + 1 < rows ? extremes_of_row<true>(x + x_row, n) : extremes;
         less_log_of_sum(x, y, n, extremes.least, sum);
         extremes = next;
@@ -192,7 +194,7 @@ template <class T> void logsumexp_row(const T *x, T *y, std::size_t n) {
         *y = -static_cast<T>(__builtin_inf());
         return;
     }
-    const Parts<double> sum = log_sum(x, x + n, n, greatest_of_row(x, n)).whole();
+    const Parts<double> sum = log_sum(x, {x + n, x + n}, n, greatest_of_row(x, n)).whole();
     *y = static_cast<T>(sum.low - sum.low == 0 ? sum.high + sum.low : sum.high);
 }
 

@@ -1,4 +1,4 @@
-// Losses: sums of the elementwise ones over a block, their slopes, and softmax with cross-entropy of one row.
+// Losses: sums of the elementwise ones over a block, their slopes, and softmax with cross-entropy of rows.
 #pragma once
 
 #include "kernels/elementwise.hpp"

@@ -1,4 +1,4 @@
-// softmax of one row and its backward. Sums go into 16 interleaved partial results, added as a fixed tree; each
+// softmax of rows and its backward. Sums go into 16 interleaved partial results, added as a fixed tree; each
 // partial result carries twice the precision of the row.
 #pragma once
 
@@ -33,8 +33,8 @@ template <class T, std::size_t groups = 1> struct Block {
     }
 };
 
-// Asks for a group of 16 elements. The row after this one is asked for while this one is in work, and the result's: CPUs do
-// not look ahead beyond a page of 4 KiB.
+// Asks for a group of 16 elements. The next row is asked for while one is in work, and the result's: CPUs do not look ahead
+// beyond a page of 4 KiB.
 template <class T> PYNN_INLINE void prefetch_group(const T *p) {
     for (std::size_t i = 0; i < partial_results; i += 64 / sizeof(T)) __builtin_prefetch(p + i);
 }
@@ -239,8 +239,8 @@ template <class V> PYNN_INLINE Parts<V> reciprocal_of_sum(double total, double t
 }
 
 // y = c exp(x - greatest); their sum, times c
-PYNN_INLINE void exponentials_of_row(const float *x, float *y, std::size_t n, float greatest, double *sum,
-                                     double *low) {
+PYNN_INLINE void exponentials_of_row(const float *x, const float *next_x, float *y, const float *next_y, std::size_t n,
+                                     float greatest, double *sum, double *low) {
     using V = vec<float>;
     constexpr std::size_t vectors = partial_results / width<float>;
     constexpr float start = 2 * RowTerms::scale; // above every term, so that fast_two_sum() is exact
@@ -257,8 +257,8 @@ PYNN_INLINE void exponentials_of_row(const float *x, float *y, std::size_t n, fl
         [&](auto groups, std::size_t i, std::size_t lanes) __attribute__((always_inline)) {
             Block<float, groups> block(x + i, lanes, -__builtin_inff());
             for (std::size_t g = 0; g < groups; ++g) {
-                prefetch_group(x + n + i + g * partial_results);
-                prefetch_group(y + n + i + g * partial_results);
+                prefetch_group(next_x + i + g * partial_results);
+                prefetch_group(next_y + i + g * partial_results);
             }
             for (auto &group : block.v)
                 for (std::size_t j = 0; j < vectors; ++j) {
@@ -277,15 +277,15 @@ PYNN_INLINE void exponentials_of_row(const float *x, float *y, std::size_t n, fl
         });
     sums.total(sum, low);
 }
-PYNN_INLINE void exponentials_of_row(const double *x, double *y, std::size_t n, double greatest, double *sum,
-                                     double *low) {
+PYNN_INLINE void exponentials_of_row(const double *x, const double *next_x, double *y, const double *next_y,
+                                     std::size_t n, double greatest, double *sum, double *low) {
     using V = vec<double>;
     PartialSums<double> sums;
     for (std::size_t i = 0; i < n; i += partial_results) {
         const std::size_t lanes = n - i < partial_results ? n - i : partial_results;
         Block<double> block(x + i, lanes, -__builtin_inf());
-        prefetch_group(x + n + i);
-        prefetch_group(y + n + i);
+        prefetch_group(next_x + i);
+        prefetch_group(next_y + i);
         for (V &v : block.v[0]) v = exp_of_difference(v, splat<V>(greatest));
         sums.add(block.v[0]);
         block.store_to(y + i, lanes);
@@ -302,7 +302,7 @@ PYNN_INLINE void softmax_of_rows(const T *x, std::ptrdiff_t x_row, T *y, std::pt
     T greatest = rows > 0 ? greatest_of_row(x, n) : T(0);
     for (std::size_t row = 0; row < rows; ++row, y += y_row) {
         double total, total_low;
-        exponentials_of_row(x, y, n, greatest, &total, &total_low);
+        exponentials_of_row(x, x + x_row, y, y + y_row, n, greatest, &total, &total_low);
         x += x_row;
         const T next = row + 1 < rows ? greatest_of_row(x, n) : T(0);
         const Parts<V> inverse = reciprocal_of_sum<V>(total, total_low);
