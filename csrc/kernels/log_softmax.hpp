@@ -113,7 +113,7 @@ PYNN_INLINE Parts<double> sum_of_others(const double *x, const Later<double> &la
     constexpr std::size_t vectors = partial_results / width<double>;
     const std::size_t whole = n - n % partial_results;
     std::size_t at = 0;
-    while (at < whole && !any(load<V>(x + at) == splat<V>(greatest))) at += width<double>;
+    while (at < whole && !any((ints<V>)(load<V>(x + at) == splat<V>(greatest)))) at += width<double>;
     at -= at % partial_results;
     V count = {};
     PartialSums<double> sums;
