@@ -467,9 +467,9 @@ struct quick_gelu {
             constexpr float greatest = quick_gelu_slope_table.greatest[0];
             V a = magnitude(bounded);
             Parts<V> slope = piecewise<quick_gelu_slope_table>(at_most(greatest, a));
-            Parts<V> beyond = product(constant<V>(-1.702), a); // and 1: e^(-1.702 a) more, which is nothing
-            beyond = {1 + beyond.high, (beyond.high - (1 + beyond.high)) + 1 + beyond.low};
-            slope = select(a > greatest, beyond, slope);
+            Parts<V> line = product(constant<V>(-1.702), a), beyond = fast_two_sum(line.high, 1 - V{});
+            beyond.low += line.low;
+            slope = select(a > greatest, beyond, slope); // e^(-1.702 a) more, which is nothing
             return symmetric_gate_backward(dy, x, limit<V>, scaled_exp<scale>(negative_magnitude(bounded)), slope);
         } else {
             Parts<V> z = product(constant<V>(1.702), bounded);

@@ -79,10 +79,10 @@ template <class T> struct Kernels {
 
     // Of rows of n; x_row and y_row from one to the next. What a row ends with overlaps with the next one's beginning.
     void (*softmax)(const T *x, std::ptrdiff_t x_row, T *y, std::ptrdiff_t y_row, std::size_t rows, std::size_t n);
+    void (*softmin)(const T *x, std::ptrdiff_t x_row, T *y, std::ptrdiff_t y_row, std::size_t rows, std::size_t n);
     void (*log_softmax)(const T *x, std::ptrdiff_t x_row, T *y, std::ptrdiff_t y_row, std::size_t rows, std::size_t n);
     // One row each.
     void (*softmax_backward)(const T *dy, const T *y, T *dx, std::size_t n);
-    void (*softmin)(const T *x, T *y, std::size_t n);
     void (*softmin_backward)(const T *dy, const T *y, T *dx, std::size_t n);
     void (*log_softmax_backward)(const T *dy, const T *y, T *dx, std::size_t n);
     void (*logsumexp)(const T *x, T *y, std::size_t n); // y is one number

@@ -10,6 +10,7 @@ NumPy's, PyTorch's and JAX's generators give other numbers for the same seed.
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 import os
@@ -338,7 +339,7 @@ def checked(
                 f"{lower} must be less than {upper}; got {shown(least_bound)} and {shown(most_bound)}"
             )
         try:
-            fill(np.empty(0, dtype), distribution, 0, *values)
+            _bounds_leave_enough(dtype, values[2], values[3])
         except ValueError:
             got = ", ".join(f"{name} {shown(value)}" for name, value in given.items())
             raise ValueError(
@@ -346,6 +347,12 @@ def checked(
                 f" got {got}"
             ) from None
     return values
+
+
+@functools.lru_cache
+def _bounds_leave_enough(dtype: np.dtype[Any], lower: float, upper: float) -> None:
+    """Raise a ValueError if a truncated normal distribution cannot have these bounds, before a generator is asked."""
+    fill(np.empty(0, dtype), "truncated_normal", 0, 0.0, 1.0, lower, upper)
 
 
 def fill_place(where: Place, distribution: str, values: list[float], stream: int) -> Any:

@@ -319,15 +319,18 @@ void softmax_rows(const T *x, std::ptrdiff_t x_row, T *y, std::ptrdiff_t y_row, 
     if (n > 0) softmax_of_rows(x, x_row, y, y_row, rows, n, [](std::size_t, T, double) {});
 }
 
-template <class T> void softmin_row(const T *x, T *y, std::size_t n) {
-    for (std::size_t i = 0; i < n; i += partial_results) {
-        const std::size_t lanes = n - i < partial_results ? n - i : partial_results;
-        Block<T> block(x + i, lanes, 0);
-        prefetch_group(x + n + i);
-        for (vec<T> &v : block.v[0]) v = -v;
-        block.store_to(y + i, lanes);
+template <class T>
+void softmin_rows(const T *x, std::ptrdiff_t x_row, T *y, std::ptrdiff_t y_row, std::size_t rows, std::size_t n) {
+    for (; rows > 0; --rows, x += x_row, y += y_row) {
+        for (std::size_t i = 0; i < n; i += partial_results) {
+            const std::size_t lanes = n - i < partial_results ? n - i : partial_results;
+            Block<T> block(x + i, lanes, 0);
+            prefetch_group(x + x_row + i);
+            for (vec<T> &v : block.v[0]) v = -v;
+            block.store_to(y + i, lanes);
+        }
+        softmax_rows(y, y_row, y, y_row, 1, n);
     }
-    softmax_rows(y, 0, y, 0, 1, n);
 }
 
 template <class T> void softmax_backward_row(const T *dy, const T *y, T *dx, std::size_t n) {
