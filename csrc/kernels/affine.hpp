@@ -45,6 +45,7 @@ void pack_group(const T *b, std::ptrdiff_t b_row, std::size_t rows, std::size_t 
 constexpr std::ptrdiff_t packing_ahead = 16; // rows of b
 constexpr std::size_t ask_interval = 32;     // of k, from one asking for what is used next to the other
 constexpr std::size_t most_asked = 4;
+constexpr int second_level = 2; // the cache asked to fetch: the first one is full of what tiles read now
 constexpr std::size_t most_at_once = affine_chunk / ask_interval; // rows that a tile asks for, and tiles in one call
 
 // Micro-tiles below each other: rows of a times a panel of b. Several in one call, as what a call costs is 4 % of a tile.
@@ -150,12 +151,17 @@ void tiles_below(const TileWork<T> &work) {
         };
         if (!past_cache)
 #pragma GCC unroll 16
-            for (std::size_t i = 0; i < Rows; ++i) __builtin_prefetch(row(i), 1);
+            for (std::size_t i = 0; i < Rows; ++i) { // a row of c seldom begins with a line
+#pragma GCC unroll 8
+                for (std::size_t j = 0; j < Vectors; j += 64 / sizeof(V)) __builtin_prefetch(row(i) + j * width<T>, 1);
+                __builtin_prefetch(row(i) + Vectors * width<T> - 1, 1);
+            }
         for (std::size_t left = work.depth; left > 0;) {
             for (std::size_t rows = work.ahead_rows; rows > 0; --rows) {
 #pragma GCC unroll 4
-                for (std::ptrdiff_t j = 0; j < 4; ++j) __builtin_prefetch(ahead + j * work.ahead_line);
-                __builtin_prefetch(ahead + 4 * work.ahead_line - 1); // 256 bytes seldom begin with a line
+                for (std::ptrdiff_t j = 0; j < 4; ++j) __builtin_prefetch(ahead + j * work.ahead_line, 0, second_level);
+                __builtin_prefetch(ahead + 4 * work.ahead_line - 1, 0,
+                                   second_level); // 256 bytes seldom begin with a line
                 ahead += work.ahead_stride;
             }
             const std::size_t now = left < ask_interval ? left : ask_interval;
