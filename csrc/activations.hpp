@@ -193,12 +193,12 @@ template <class T> constexpr T far = sizeof(T) == 4 ? T(130) : T(775);
 
 // x e f, rounded once; beyond limit it is x
 template <class V> PYNN_INLINE V gated(V x, element<V> limit, BiasedExponential<V> e, Parts<V> f) {
-    V y = e.times(rounded_product(times(at_least(-far<float>, x), e.mantissa), f));
+    V y = e.times(zero_below(-far<float>, x, rounded_product(times(at_least(-far<float>, x), e.mantissa), f)));
     return select(x > limit, x, with_sign_of(y, x));
 }
 // dy e slope, both loose; below -limit it is 0. Neither does dy times the slope overflow nor the slope lose bits.
 template <class V> PYNN_INLINE V gated_backward(V dy, V x, element<V> limit, BiasedExponential<V> e, Parts<V> slope) {
-    V s = e.first(rounded_loose_product(e.mantissa, slope));
+    V s = zero_below(-limit, x, e.first(rounded_loose_product(e.mantissa, slope)));
     return passed_above(-limit, e.second(dy * s), dy, x);
 }
 
@@ -207,8 +207,9 @@ template <class V> PYNN_INLINE V gated_backward(V dy, V x, element<V> limit, Bia
 template <class V>
 PYNN_INLINE V symmetric_gate_backward(V dy, V x, element<V> limit, BiasedExponential<V> e, Parts<V> slope) {
     V s = rounded_loose_product(e.mantissa, slope);
-    V right = with_sign_of(fma(-dy, e.times(s), dy), dy);                                // of -0.0 too
-    V dx = select(x >= 0, select(right == right, right, dy), e.second(dy * e.first(s))); // an infinite dy stays
+    V right = with_sign_of(fma(-dy, e.scale.bounded().times(s), dy), dy);    // of -0.0 too
+    V left = e.second(dy * e.first(select((x > 0) | (x < -limit), V{}, s))); // nothing that is not used underflows
+    V dx = select(x >= 0, select(right == right, right, dy), left);          // an infinite dy stays
     return passed_above(-limit, dx, dy, x);
 }
 
@@ -249,7 +250,7 @@ template <class V> struct Logistic<V, true> {
         V high, low, r;
     };
     PYNN_INLINE Gate gate(V x) const {
-        V power = e.scale.number(), r = 1 / fma(power, rounded(e.mantissa), 1 - V{});
+        V power = e.scale.bounded().times(1 - V{}), r = 1 / fma(power, rounded(e.mantissa), 1 - V{});
         auto negative = x < 0;
         Parts<V> top = select(negative, e.mantissa, whole(1 - V{}));
         V high = top.high * r, q = high * power;
@@ -258,12 +259,13 @@ template <class V> struct Logistic<V, true> {
     }
     PYNN_INLINE V at(V x) const {
         Gate f = gate(x);
-        return f.scale.times(fma(f.low, f.r, f.high));
+        return f.scale.times(zero_below(-far<float>, x, fma(f.low, f.r, f.high)));
     }
     // x is not below -limit; above it the gate is 1
     PYNN_INLINE V times(V x, element<V> limit) const {
         Gate f = gate(x);
-        return select(x > limit, x, f.scale.times(fma(x, f.high, x * (f.low * f.r))));
+        V y = fma(x, f.high, x * (f.low * f.r));
+        return select(x > limit, x, f.scale.times(select(x <= -limit, splat<V>(-0.0f), y)));
     }
 };
 
@@ -386,7 +388,8 @@ struct gelu {
             Parts<V> f = piecewise<gelu_table>(magnitude(bounded), ints<V>(bounded > 0));
             // Both high parts have 12 bits: their product is exact.
             V high = e.mantissa.high * f.high, low = fma(rounded(e.mantissa), f.low, e.mantissa.low * f.high);
-            return select(x > greatest, x, e.scale.times(fma(bounded, high, bounded * low)));
+            V y = select(x < -gelu_table.greatest[0], splat<V>(-0.0f), fma(bounded, high, bounded * low));
+            return select(x > greatest, x, e.scale.times(y));
         } else {
             constexpr element<V> limit = NormalTailConstants::limit;
             V a = magnitude(bounded_by(limit, x));
@@ -613,7 +616,8 @@ struct softplus {
     template <class V> static PYNN_INLINE V forward(V x) {
         if constexpr (by_table<V>) {
             auto e = biased_exp(at_least(-far<float>, at_most(0, x)));
-            V y = e.times(rounded_product(e.mantissa, one_sided<softplus_table>(x)));
+            V y = rounded_product(e.mantissa, one_sided<softplus_table>(x));
+            y = e.times(zero_below(ExpConstants<float>::least, x, y));
             return select(x > softplus_table.greatest[1], x, y);
         } else {
             // max(x, 0) + log(1 + e) with e = exp(-|x|), log(1 + e) = 2 atanh(e / (2 + e))
@@ -792,16 +796,7 @@ struct threshold {
 };
 
 struct exponential {
-    template <class V> static PYNN_INLINE V forward(V x) {
-        if constexpr (by_table<V>) {
-            auto e = short_exp(at_most(EighthConstants::greatest, x));
-            return e.power.times(rounded(e.mantissa));
-        } else {
-            using C = ExpConstants<element<V>>;
-            Exponential<V> e = exp_parts<true>(select(x > C::greatest, splat<V>(C::greatest), x));
-            return rounded(power(e)) * e.rest;
-        }
-    }
+    template <class V> static PYNN_INLINE V forward(V x) { return rounded_exp(x); }
     template <class V> static PYNN_INLINE V backward(V dy, V y) { return dy * y; }
 };
 

@@ -200,12 +200,10 @@ template <class T> void logsumexp_row(const T *x, T *y, std::size_t n) {
 
 // exp(x), rounded
 template <class V> PYNN_INLINE V exp_of(V x) {
-    if constexpr (by_table<V>) {
-        ShortExponential<V> e = short_exp(at_most(EighthConstants::greatest, x));
-        return e.power.times(rounded(e.mantissa));
-    } else {
+    if constexpr (by_table<V>)
+        return rounded_exp(x);
+    else
         return exp_of_difference<true>(x, V{});
-    }
 }
 
 // dy - exp(y) sum(dy)

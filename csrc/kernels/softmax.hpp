@@ -126,11 +126,12 @@ template <> struct PartialSums<double> {
 template <bool AnySign = false, class V> PYNN_INLINE V exp_of_difference(V x, V y) {
     Parts<V> difference = two_sum(x, -y);
     // of x = -inf too, whose low part is a NaN
-    V low = select(difference.high < ExpConstants<element<V>>::least, V{}, difference.low);
+    constexpr element<V> least = ExpConstants<element<V>>::least;
+    V low = zero_below(least, difference.high, difference.low);
     if constexpr (by_table<V>) {
         V t = AnySign ? at_most(EighthConstants::greatest, difference.high) : difference.high;
         ShortExponential<V> e = short_exp(t, low);
-        return e.power.times(rounded(e.mantissa));
+        return e.power.times(zero_below(least, difference.high, rounded(e.mantissa)));
     } else {
         V t = difference.high;
         if constexpr (AnySign)

@@ -100,6 +100,20 @@ template <class V> PYNN_INLINE ShortExponential<V> short_exp(ReducedByEighths<V>
 template <class V, class... Tail> PYNN_INLINE ShortExponential<V> short_exp(V t, Tail... tail) {
     return short_exp(reduced_by_eighths(at_least(EighthConstants::least, t), tail...));
 }
+// v, but 0 where x is below a limit and the result too small for a number: some CPUs take a hundred times as long for an
+// underflow
+template <class V> PYNN_INLINE V zero_below(element<V> limit, V x, V v) { return select(x < limit, V{}, v); }
+// e^t, rounded
+template <class V> PYNN_INLINE V rounded_exp(V t) {
+    if constexpr (by_table<V>) {
+        ShortExponential<V> e = short_exp(at_most(EighthConstants::greatest, t));
+        return e.power.times(zero_below(ExpConstants<float>::least, t, rounded(e.mantissa)));
+    } else {
+        using C = ExpConstants<element<V>>;
+        Exponential<V> e = exp_parts<true>(select(t > C::greatest, splat<V>(C::greatest), t));
+        return rounded(power(e)) * e.rest;
+    }
+}
 template <class V> PYNN_INLINE ShortExponential<V> or_one(V x, ShortExponential<V> e) { // where x >= 0
     return {select(x < 0, e.mantissa, whole(1 - V{})), select(x < 0, e.power, Power::one())};
 }
