@@ -261,11 +261,12 @@ template <class V> struct Logistic<V, true> {
         Gate f = gate(x);
         return f.scale.times(zero_below(-far<float>, x, fma(f.low, f.r, f.high)));
     }
-    // x is not below -limit; above it the gate is 1
-    PYNN_INLINE V times(V x, element<V> limit) const {
+    // x is not below -limit; above it the gate is 1. Near: many x may be at -limit, where the result is 0.
+    template <bool Near = false> PYNN_INLINE V times(V x, element<V> limit) const {
         Gate f = gate(x);
         V y = fma(x, f.high, x * (f.low * f.r));
-        return select(x > limit, x, f.scale.times(select(x <= -limit, splat<V>(-0.0f), y)));
+        if constexpr (Near) y = select(x <= -limit, splat<V>(-0.0f), y);
+        return select(x > limit, x, f.scale.times(y));
     }
 };
 
@@ -434,7 +435,7 @@ struct gelu_tanh {
     template <class V> static PYNN_INLINE V forward(V x) {
         if constexpr (by_table<V>) {
             V bounded = at_least(-limit<V>, x);
-            return Logistic<V>(exp_of_minus_z(bounded)).times(bounded, limit<V>);
+            return Logistic<V>(exp_of_minus_z(bounded)).template times<true>(bounded, limit<V>);
         } else {
             V bounded = bounded_by(limit<V>, x);
             return Logistic<V>(product(sum(constant<V>(A), cubic_share(bounded)), bounded)).times(x, limit<V>);
