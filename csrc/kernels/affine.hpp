@@ -149,13 +149,15 @@ void tiles_below(const TileWork<T> &work) {
         const auto row = [&](std::size_t i) __attribute__((always_inline)) {
             return c[i / 3] + static_cast<std::ptrdiff_t>(i % 3) * c_row;
         };
-        if (!past_cache)
-#pragma GCC unroll 16
-            for (std::size_t i = 0; i < Rows; ++i) { // a row of c seldom begins with a line
+        if (!past_cache) {
+            const T *line = c[0]; // a row of c seldom begins with one
+#pragma GCC unroll 1
+            for (std::size_t i = 0; i < Rows; ++i, line += c_row) {
 #pragma GCC unroll 8
-                for (std::size_t j = 0; j < Vectors; j += 64 / sizeof(V)) __builtin_prefetch(row(i) + j * width<T>, 1);
-                __builtin_prefetch(row(i) + Vectors * width<T> - 1, 1);
+                for (std::size_t j = 0; j < Vectors; j += 64 / sizeof(V)) __builtin_prefetch(line + j * width<T>, 1);
+                __builtin_prefetch(line + Vectors * width<T> - 1, 1);
             }
+        }
         for (std::size_t left = work.depth; left > 0;) {
             for (std::size_t rows = work.ahead_rows; rows > 0; --rows) {
 #pragma GCC unroll 4
