@@ -450,6 +450,7 @@ def test_no_memory_for_buffers(run):
 INTERRUPTED = """
 import os, signal, sys, threading, numpy as np, pynn
 from pynn import _core
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
 _core.use_isa("portable")  # slow enough to be interrupted
 x, out = np.ones((600, 600)), np.full(2**25, 7.0)
 calls = {
