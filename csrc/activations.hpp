@@ -151,7 +151,8 @@ enum class ActivationNumber : std::size_t { PYNN_ACTIVATIONS(PYNN_NUMBER) };
 
 #endif
 
-// The structs, compiled once per instruction set. Vectors of float or double; results depend on each lane alone.
+// The structs, compiled once per instruction set. Vectors of float or double; results depend on each lane alone. Some
+// functions of float32 are in two: forward(x) is finish(x, begin(x)), backward(dy, x) is finish(dy, x, begin_backward(x)).
 #if defined(PYNN_ISA) && !defined(PYNN_ACTIVATIONS_STRUCTS)
 #define PYNN_ACTIVATIONS_STRUCTS
 
@@ -212,6 +213,12 @@ PYNN_INLINE V symmetric_gate_backward(V dy, V x, element<V> limit, BiasedExponen
     V dx = select(x >= 0, select(right == right, right, dy), left);          // an infinite dy stays
     return passed_above(-limit, dx, dy, x);
 }
+
+// What begin() leaves to finish(): an exponential, and the place of the factor beside it in its table
+template <const Table &table, class V> struct Begun {
+    BiasedExponential<V> e;
+    Piece<table, V> factor;
+};
 
 // x sigmoid(z) with z of the sign of x, both in bounds; slope = sigmoid(z) (1 + w sigmoid(-z)), w = x dz/dx
 template <class V, bool = by_table<V>> struct Logistic {
@@ -380,17 +387,25 @@ struct gelu {
         V half = static_cast<element<V>>(0.5) * a, t = -half * a;
         return biased_exp(t, -fma(half, a, t));
     }
+    template <class V> static PYNN_INLINE V bounded_by_table(V x) {
+        return at_least(-gelu_table.greatest[0], at_most(gelu_table.greatest[1], x));
+    }
+    template <class V> static PYNN_INLINE Begun<gelu_table, V> begin(V x) {
+        V bounded = bounded_by_table(x), negative = at_most(0, bounded), square = negative * negative;
+        return {scaled_exp<bell_scale, true>(square, fma(negative, negative, -square)),
+                Piece<gelu_table, V>::of(magnitude(bounded), ints<V>(bounded > 0))};
+    }
+    template <class V> static PYNN_INLINE V finish(V x, const Begun<gelu_table, V> &begun) {
+        V bounded = bounded_by_table(x);
+        Parts<V> e = begun.e.mantissa, f = begun.factor.value();
+        // Both high parts have 12 bits: their product is exact.
+        V high = e.high * f.high, low = fma(rounded(e), f.low, e.low * f.high);
+        V y = select(x < -gelu_table.greatest[0], splat<V>(-0.0f), fma(bounded, high, bounded * low));
+        return select(x > gelu_table.greatest[1], x, begun.e.times(y));
+    }
     template <class V> static PYNN_INLINE V forward(V x) {
         if constexpr (by_table<V>) {
-            constexpr float greatest = gelu_table.greatest[1];
-            V bounded = at_least(-gelu_table.greatest[0], at_most(greatest, x)), negative = at_most(0, bounded);
-            V square = negative * negative;
-            auto e = scaled_exp<bell_scale, true>(square, fma(negative, negative, -square));
-            Parts<V> f = piecewise<gelu_table>(magnitude(bounded), ints<V>(bounded > 0));
-            // Both high parts have 12 bits: their product is exact.
-            V high = e.mantissa.high * f.high, low = fma(rounded(e.mantissa), f.low, e.mantissa.low * f.high);
-            V y = select(x < -gelu_table.greatest[0], splat<V>(-0.0f), fma(bounded, high, bounded * low));
-            return select(x > greatest, x, e.scale.times(y));
+            return finish(x, begin(x));
         } else {
             constexpr element<V> limit = NormalTailConstants::limit;
             V a = magnitude(bounded_by(limit, x));
@@ -400,11 +415,16 @@ struct gelu {
             return gated(x, limit, gate, e.rest);
         }
     }
+    static constexpr float slope_limit = gelu_slope_table.greatest[0];
+    template <class V> static PYNN_INLINE Begun<gelu_slope_table, V> begin_backward(V x) {
+        return {short_bell(at_least(-slope_limit, at_most(0, x))), one_sided_piece<gelu_slope_table>(x)};
+    }
+    template <class V> static PYNN_INLINE V finish(V dy, V x, const Begun<gelu_slope_table, V> &begun) {
+        return gated_backward(dy, x, slope_limit, begun.e, begun.factor.template value<true>());
+    }
     template <class V> static PYNN_INLINE V backward(V dy, V x) {
         if constexpr (by_table<V>) {
-            constexpr float limit = gelu_slope_table.greatest[0];
-            return gated_backward(dy, x, limit, short_bell(at_least(-limit, at_most(0, x))),
-                                  loose_one_sided<gelu_slope_table, true>(x));
+            return finish(dy, x, begin_backward(x));
         } else {
             constexpr element<V> limit = NormalTailConstants::limit;
             V a = magnitude(bounded_by(limit, x));
@@ -432,21 +452,32 @@ struct gelu_tanh {
         V u = x * sum, u_low = fma(x, low, fma(x, sum, -u));
         return scaled_exp<scale>(negative_magnitude(u), as<V>(bits(u_low) ^ (~bits(u) & sign_bits<V>())));
     }
+    template <class V> static PYNN_INLINE BiasedExponential<V> begin(V x) {
+        return exp_of_minus_z(at_least(-limit<V>, x));
+    }
+    template <class V> static PYNN_INLINE V finish(V x, const BiasedExponential<V> &e) {
+        return Logistic<V>(e).template times<true>(at_least(-limit<V>, x), limit<V>);
+    }
     template <class V> static PYNN_INLINE V forward(V x) {
         if constexpr (by_table<V>) {
-            V bounded = at_least(-limit<V>, x);
-            return Logistic<V>(exp_of_minus_z(bounded)).template times<true>(bounded, limit<V>);
+            return finish(x, begin(x));
         } else {
             V bounded = bounded_by(limit<V>, x);
             return Logistic<V>(product(sum(constant<V>(A), cubic_share(bounded)), bounded)).times(x, limit<V>);
         }
     }
-    template <class V> static PYNN_INLINE V backward(V dy, V x) {
+    template <class V> static PYNN_INLINE Begun<gelu_tanh_slope_table, V> begin_backward(V x) {
         V bounded = bounded_by(limit<V>, x);
+        return {exp_of_minus_z(bounded), Piece<gelu_tanh_slope_table, V>::of(magnitude(bounded))};
+    }
+    template <class V> static PYNN_INLINE V finish(V dy, V x, const Begun<gelu_tanh_slope_table, V> &begun) {
+        return symmetric_gate_backward(dy, x, limit<V>, begun.e, begun.factor.template value<true>());
+    }
+    template <class V> static PYNN_INLINE V backward(V dy, V x) {
         if constexpr (by_table<V>) {
-            return symmetric_gate_backward(dy, x, limit<V>, exp_of_minus_z(bounded),
-                                           piecewise<gelu_tanh_slope_table, true>(magnitude(bounded)));
+            return finish(dy, x, begin_backward(x));
         } else {
+            V bounded = bounded_by(limit<V>, x);
             Parts<V> share = cubic_share(bounded), z = product(sum(constant<V>(A), share), bounded);
             Parts<V> w = sum(z, product(share, 2 * bounded));
             return Logistic<V>(z).backward(dy, x, limit<V>, w);
@@ -457,49 +488,69 @@ struct gelu_tanh {
 struct quick_gelu {
     template <class V> static constexpr element<V> limit = sizeof(element<V>) == 4 ? 78 : 456;
     static constexpr ScaledConstants scale{1.702};
+    template <class V> static PYNN_INLINE BiasedExponential<V> begin(V x) {
+        return scaled_exp<scale>(negative_magnitude(at_least(-limit<V>, x)));
+    }
+    template <class V> static PYNN_INLINE V finish(V x, const BiasedExponential<V> &e) {
+        return Logistic<V>(e).times(at_least(-limit<V>, x), limit<V>);
+    }
     template <class V> static PYNN_INLINE V forward(V x) {
         if constexpr (by_table<V>) {
-            V bounded = at_least(-limit<V>, x);
-            return Logistic<V>(scaled_exp<scale>(negative_magnitude(bounded))).times(bounded, limit<V>);
+            return finish(x, begin(x));
         } else {
             return Logistic<V>(product(constant<V>(1.702), bounded_by(limit<V>, x))).times(x, limit<V>);
         }
     }
+    static constexpr float greatest = quick_gelu_slope_table.greatest[0];
+    template <class V> static PYNN_INLINE Begun<quick_gelu_slope_table, V> begin_backward(V x) {
+        V a = magnitude(bounded_by(limit<V>, x));
+        return {scaled_exp<scale>(-a), Piece<quick_gelu_slope_table, V>::of(at_most(greatest, a))};
+    }
+    template <class V> static PYNN_INLINE V finish(V dy, V x, const Begun<quick_gelu_slope_table, V> &begun) {
+        V a = magnitude(bounded_by(limit<V>, x));
+        Parts<V> line = product(constant<V>(-1.702), a), beyond = fast_two_sum(line.high, 1 - V{});
+        beyond.low += line.low; // e^(-1.702 a) more, which is nothing
+        return symmetric_gate_backward(dy, x, limit<V>, begun.e, select(a > greatest, beyond, begun.factor.value()));
+    }
     template <class V> static PYNN_INLINE V backward(V dy, V x) {
-        V bounded = bounded_by(limit<V>, x);
         if constexpr (by_table<V>) {
-            constexpr float greatest = quick_gelu_slope_table.greatest[0];
-            V a = magnitude(bounded);
-            Parts<V> slope = piecewise<quick_gelu_slope_table>(at_most(greatest, a));
-            Parts<V> line = product(constant<V>(-1.702), a), beyond = fast_two_sum(line.high, 1 - V{});
-            beyond.low += line.low;
-            slope = select(a > greatest, beyond, slope); // e^(-1.702 a) more, which is nothing
-            return symmetric_gate_backward(dy, x, limit<V>, scaled_exp<scale>(negative_magnitude(bounded)), slope);
+            return finish(dy, x, begin_backward(x));
         } else {
-            Parts<V> z = product(constant<V>(1.702), bounded);
+            Parts<V> z = product(constant<V>(1.702), bounded_by(limit<V>, x));
             return Logistic<V>(z).backward(dy, x, limit<V>, z);
         }
     }
 };
 
 struct silu {
+    template <class V> static PYNN_INLINE BiasedExponential<V> begin(V x) {
+        return biased_exp(negative_magnitude(at_least(-far<float>, x)));
+    }
+    template <class V> static PYNN_INLINE V finish(V x, const BiasedExponential<V> &e) {
+        return Logistic<V>(e).times(at_least(-far<float>, x), far<float>);
+    }
     template <class V> static PYNN_INLINE V forward(V x) {
         if constexpr (by_table<V>) {
-            V bounded = at_least(-far<float>, x);
-            return Logistic<V>(bounded).times(bounded, far<float>);
+            return finish(x, begin(x));
         } else {
             return Logistic<V>(bounded_by(far<element<V>>, x)).times(x, far<element<V>>);
         }
     }
+    static constexpr float greatest = silu_slope_table.greatest[0];
+    template <class V> static PYNN_INLINE Begun<silu_slope_table, V> begin_backward(V x) {
+        V a = magnitude(bounded_by(far<float>, x));
+        return {biased_exp(-a), Piece<silu_slope_table, V>::of(at_most(greatest, a))};
+    }
+    template <class V> static PYNN_INLINE V finish(V dy, V x, const Begun<silu_slope_table, V> &begun) {
+        V a = magnitude(bounded_by(far<float>, x));
+        Parts<V> slope = select(a > greatest, whole(1 - a), begun.factor.value()); // e^-a more, which is nothing
+        return symmetric_gate_backward(dy, x, far<float>, begun.e, slope);
+    }
     template <class V> static PYNN_INLINE V backward(V dy, V x) {
-        V z = bounded_by(far<element<V>>, x);
         if constexpr (by_table<V>) {
-            constexpr float greatest = silu_slope_table.greatest[0];
-            V a = magnitude(z);
-            Parts<V> slope = piecewise<silu_slope_table>(at_most(greatest, a));
-            slope = select(a > greatest, whole(1 - a), slope); // e^-a more, which is nothing
-            return symmetric_gate_backward(dy, x, far<float>, biased_exp(negative_magnitude(z)), slope);
+            return finish(dy, x, begin_backward(x));
         } else {
+            V z = bounded_by(far<element<V>>, x);
             return Logistic<V>(z).backward(dy, x, far<element<V>>, z);
         }
     }
@@ -519,22 +570,33 @@ struct mish {
             denominator = select(x < 0, sum(whole(2 - V{}), product(e, factor)), sum(factor, product(doubled, e)));
         }
     };
+    template <class V> static PYNN_INLINE Begun<mish_table, V> begin(V x) {
+        return {biased_exp(at_least(-far<float>, at_most(0, x))), one_sided_piece<mish_table>(x)};
+    }
+    template <class V> static PYNN_INLINE V finish(V x, const Begun<mish_table, V> &begun) {
+        return gated(x, mish_table.greatest[1], begun.e, tight(begun.factor.value()));
+    }
     template <class V> static PYNN_INLINE V forward(V x) {
         if constexpr (by_table<V>) {
-            return gated(x, mish_table.greatest[1], biased_exp(at_least(-far<float>, at_most(0, x))),
-                         one_sided<mish_table>(x));
+            return finish(x, begin(x));
         } else {
             Terms<V> t(bounded_by(far<element<V>>, x));
             Parts<V> top = select(x < 0, product(t.e, t.factor), t.factor);
             return gated(x, far<element<V>>, quotient(top, t.denominator), t.rest);
         }
     }
+    template <class V> static PYNN_INLINE Begun<mish_slope_table, V> begin_backward(V x) {
+        return {biased_exp(at_least(-far<float>, at_most(0, x))), one_sided_piece<mish_slope_table>(x)};
+    }
+    template <class V> static PYNN_INLINE V finish(V dy, V x, const Begun<mish_slope_table, V> &begun) {
+        V negative = at_least(-far<float>, at_most(0, x));
+        Parts<V> slope = begun.factor.value(); // far to the left it has e^x more, which is nothing
+        slope = select(x < -mish_slope_table.greatest[0], whole(1 + negative), slope);
+        return gated_backward(dy, x, far<float>, begun.e, slope);
+    }
     template <class V> static PYNN_INLINE V backward(V dy, V x) {
         if constexpr (by_table<V>) {
-            V negative = at_least(-far<float>, at_most(0, x));
-            Parts<V> slope = loose_one_sided<mish_slope_table>(x);
-            slope = select(x < -mish_slope_table.greatest[0], whole(1 + negative), slope); // e^x more, which is nothing
-            return gated_backward(dy, x, far<float>, biased_exp(negative), slope);
+            return finish(dy, x, begin_backward(x));
         } else {
             V bounded = bounded_by(far<element<V>>, x);
             Terms<V> t(bounded);
@@ -549,9 +611,13 @@ struct mish {
 };
 
 struct sigmoid {
+    template <class V> static PYNN_INLINE BiasedExponential<V> begin(V x) {
+        return biased_exp(at_least(-far<float>, negative_magnitude(x)));
+    }
+    template <class V> static PYNN_INLINE V finish(V x, const BiasedExponential<V> &e) { return Logistic<V>(e).at(x); }
     template <class V> static PYNN_INLINE V forward(V x) {
         if constexpr (by_table<V>) {
-            return Logistic<V>(biased_exp(at_least(-far<float>, negative_magnitude(x)))).at(x);
+            return finish(x, begin(x));
         } else {
             Exponential<V> e = exp_parts(-magnitude(x));
             Parts<V> p = power(e);
@@ -614,12 +680,17 @@ struct tanh_shrink {
 };
 
 struct softplus {
+    template <class V> static PYNN_INLINE Begun<softplus_table, V> begin(V x) {
+        return {biased_exp(at_least(-far<float>, at_most(0, x))), one_sided_piece<softplus_table>(x)};
+    }
+    template <class V> static PYNN_INLINE V finish(V x, const Begun<softplus_table, V> &begun) {
+        V y = rounded_product(begun.e.mantissa, tight(begun.factor.value()));
+        y = begun.e.times(zero_below(ExpConstants<float>::least, x, y));
+        return select(x > softplus_table.greatest[1], x, y);
+    }
     template <class V> static PYNN_INLINE V forward(V x) {
         if constexpr (by_table<V>) {
-            auto e = biased_exp(at_least(-far<float>, at_most(0, x)));
-            V y = rounded_product(e.mantissa, one_sided<softplus_table>(x));
-            y = e.times(zero_below(ExpConstants<float>::least, x, y));
-            return select(x > softplus_table.greatest[1], x, y);
+            return finish(x, begin(x));
         } else {
             // max(x, 0) + log(1 + e) with e = exp(-|x|), log(1 + e) = 2 atanh(e / (2 + e))
             Exponential<V> e = exp_parts(-magnitude(x));
@@ -681,6 +752,10 @@ struct softplus {
 };
 
 struct log_sigmoid {
+    template <class V> static PYNN_INLINE Begun<softplus_table, V> begin(V x) { return softplus::begin(-x); }
+    template <class V> static PYNN_INLINE V finish(V x, const Begun<softplus_table, V> &begun) {
+        return -softplus::finish(-x, begun);
+    }
     template <class V> static PYNN_INLINE V forward(V x) { return -softplus::forward(-x); }
     template <class V> static PYNN_INLINE V backward(V dy, V y) { return softplus::backward(dy, -y); }
 };

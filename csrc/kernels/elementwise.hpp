@@ -16,6 +16,16 @@ template <class A> struct BackwardOf {
         return backward_by_default<A>(dy, saved, ParameterIndices<A>());
     }
 };
+template <class A> struct ForwardStages {
+    template <class V> PYNN_INLINE auto begin(V x) const { return A::begin(x); }
+    template <class V, class Begun> PYNN_INLINE V finish(V x, const Begun &begun) const { return A::finish(x, begun); }
+};
+template <class A> struct BackwardStages {
+    template <class V> PYNN_INLINE auto begin(V saved) const { return A::begin_backward(saved); }
+    template <class V, class Begun> PYNN_INLINE V finish(V dy, V saved, const Begun &begun) const {
+        return A::finish(dy, saved, begun);
+    }
+};
 struct GluOf {
     template <class V> PYNN_INLINE V operator()(V a, V b) const { return glu::forward(a, b); }
 };
@@ -24,10 +34,16 @@ struct FmaOf {
 };
 
 template <class A, class T> void forward_loop(const T *x, T *y, std::size_t n) {
-    map<many_vectors<T>>(n, y, ForwardOf<A>(), x);
+    if constexpr (by_stages && by_table<vec<T>> && requires { &A::template begin<vec<T>>; })
+        map_by_stages(n, y, ForwardStages<A>(), x);
+    else
+        map<many_vectors<T>>(n, y, ForwardOf<A>(), x);
 }
 template <class A, class T> void backward_loop(const T *dy, const T *saved, T *dx, std::size_t n) {
-    map<some_vectors<T>, true>(n, dx, BackwardOf<A>(), dy, saved);
+    if constexpr (by_stages && by_table<vec<T>> && requires { &A::template begin_backward<vec<T>>; })
+        map_by_stages<true>(n, dx, BackwardStages<A>(), saved, dy);
+    else
+        map<some_vectors<T>, true>(n, dx, BackwardOf<A>(), dy, saved);
 }
 
 // Parameters of a call: each one number (step 0) or one per element.

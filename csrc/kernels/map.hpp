@@ -53,6 +53,35 @@ PYNN_INLINE void map(std::size_t n, T *result, F f, const Operands *...operands)
     for (; i < n; i += lanes) store_up_to(result + i, f(load_up_to<V>(operands + i, n - i)...), n - i);
 }
 
+// result = f.finish(others, x, f.begin(x)). CPUs with few registers to rename hold little of a long chain of operations at a
+// time; of halves they hold more vectors, and wait less.
+template <bool Ahead = false, class T, class F, class... Others>
+PYNN_INLINE void map_by_stages(std::size_t n, T *result, F f, const T *x, const Others *...others) {
+    using V = vec<T>;
+    constexpr std::size_t lanes = width<T>, count = 16;
+    decltype(f.begin(V{})) begun[count];
+    std::size_t i = 0;
+    for (; i + count * lanes <= n; i += count * lanes) {
+        for (std::size_t j = 0; j < count; ++j) {
+            const std::size_t at = i + j * lanes;
+            begun[j] = f.begin(load<V>(x + at));
+            if constexpr (Ahead)
+                if (j * sizeof(V) % 64 == 0) {
+                    __builtin_prefetch(x + at + bytes_ahead / sizeof(T));
+                    (__builtin_prefetch(others + at + bytes_ahead / sizeof(T)), ...);
+                }
+        }
+        for (std::size_t j = 0; j < count; ++j) {
+            const std::size_t at = i + j * lanes;
+            store(result + at, f.finish(load<V>(others + at)..., load<V>(x + at), begun[j]));
+        }
+    }
+    for (; i < n; i += lanes) {
+        V v = load_up_to<V>(x + i, n - i);
+        store_up_to(result + i, f.finish(load_up_to<V>(others + i, n - i)..., v, f.begin(v)), n - i);
+    }
+}
+
 // finish_past_cache() comes after the last of several.
 template <class T> void copy_past_cache(const T *from, T *to, std::size_t n) {
     constexpr std::size_t line = 64 / sizeof(T);

@@ -7,6 +7,7 @@ namespace pynn::PYNN_ISA {
 namespace {
 
 inline constexpr int vector_registers = 16;
+inline constexpr bool by_stages = true;
 
 PYNN_INLINE vec<float> fma(vec<float> a, vec<float> b, vec<float> c) { return _mm256_fmadd_ps(a, b, c); }
 PYNN_INLINE vec<double> fma(vec<double> a, vec<double> b, vec<double> c) { return _mm256_fmadd_pd(a, b, c); }
@@ -50,7 +51,9 @@ PYNN_INLINE void finish_past_cache() { _mm_sfence(); }
 using Power = PowerInTwo;
 using Scale = ScaleInTwo;
 template <class V> PYNN_INLINE V look_up_eighth(const float (&table)[8], ints<V> i) {
-    return _mm256_permutevar8x32_ps(load<V>(table), (__m256i)i);
+    V found; // by name, for of a table in memory it takes AMD's CPUs (Zen 3) two cycles instead of one
+    __asm__("vpermps %1, %2, %0" : "=x"(found) : "x"(load<V>(table)), "x"(i));
+    return found;
 }
 
 // Four rows transposed, within each half of the lanes.
@@ -65,16 +68,20 @@ PYNN_INLINE void transpose_fours(const vec<float> *rows, vec<float> *columns) {
 
 // A table by row: a vector each, transposed.
 struct Lookup : LookupByRow {
-    template <bool Alone, class V> PYNN_INLINE void find(ints<V> row, V (&columns)[table_columns]) const {
+    struct Found {                             // where each lane's row begins
         alignas(32) unsigned at[width<float>]; // unsigned: nothing is to be extended
-        store(at, (vec<unsigned>)(static_cast<int>(table_columns) * (row & static_cast<int>(table_rows - 1))));
-        // By way of memory: GCC would extract lanes, at two operations each. With more to do beside, that is no gain.
-        if constexpr (Alone) __asm__("" : "+m"(at));
+    };
+    PYNN_INLINE static Found find(ints<vec<float>> row) {
+        Found found;
+        store(found.at, (vec<unsigned>)(static_cast<int>(table_columns) * (row & static_cast<int>(table_rows - 1))));
+        return found;
+    }
+    template <class V> PYNN_INLINE void read(const Found &row, V (&columns)[table_columns]) const {
         const float *first = rows[0];
         vec<float> pairs[table_columns]; // halves of rows i and i + 4
 #pragma GCC unroll 4
         for (std::size_t i = 0; i < 4; ++i) {
-            const float *low = first + at[i], *high = first + at[i + 4];
+            const float *low = first + row.at[i], *high = first + row.at[i + 4];
             pairs[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_load_ps(low)), _mm_load_ps(high), 1);
             pairs[i + 4] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_load_ps(low + 4)), _mm_load_ps(high + 4), 1);
         }

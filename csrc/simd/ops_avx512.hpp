@@ -8,6 +8,7 @@ namespace pynn::PYNN_ISA {
 namespace {
 
 inline constexpr int vector_registers = 32;
+inline constexpr bool by_stages = false; // not timed
 
 PYNN_INLINE vec<float> fma(vec<float> a, vec<float> b, vec<float> c) { return _mm512_fmadd_ps(a, b, c); }
 PYNN_INLINE vec<double> fma(vec<double> a, vec<double> b, vec<double> c) { return _mm512_fmadd_pd(a, b, c); }
@@ -91,9 +92,11 @@ template <class V> PYNN_INLINE V look_up_eighth(const float (&table)[8], ints<V>
 // A table by column: two vectors each.
 struct Lookup {
     alignas(64) float columns[table_columns][table_rows];
+    using Found = ints<vec<float>>;
 
     constexpr void set(std::size_t row, std::size_t column, float value) { columns[column][row] = value; }
-    template <bool Alone, class V> PYNN_INLINE void find(ints<V> row, V (&found)[table_columns]) const {
+    PYNN_INLINE static Found find(ints<vec<float>> row) { return row; }
+    template <class V> PYNN_INLINE void read(Found row, V (&found)[table_columns]) const {
 #pragma GCC unroll 8
         for (std::size_t j = 0; j < table_columns; ++j)
             found[j] = _mm512_permutex2var_ps(load<V>(columns[j]), (__m512i)row, load<V>(columns[j] + width<float>));

@@ -7,6 +7,7 @@ namespace pynn::PYNN_ISA {
 namespace {
 
 inline constexpr int vector_registers = 32;
+inline constexpr bool by_stages = false; // not timed
 
 PYNN_INLINE vec<float> fma(vec<float> a, vec<float> b, vec<float> c) {
     return (vec<float>)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);

@@ -8,6 +8,7 @@ namespace pynn::PYNN_ISA {
 namespace {
 
 inline constexpr int vector_registers = 16;
+inline constexpr bool by_stages = false; // not timed
 
 #if defined(__FP_FAST_FMA) && defined(__FP_FAST_FMAF)
 

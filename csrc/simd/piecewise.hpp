@@ -30,26 +30,36 @@ template <const Table &table> constexpr Lookup lookup_of() {
 }
 template <const Table &table> constexpr Lookup lookup = lookup_of<table>();
 
-// The table's function of a, 0 <= a <= greatest; its second function where the mask is on. Steep: the line is more than the
-// low part can hold.
+// The place in a table of a, 0 <= a <= greatest; of the second function where the mask is on.
+template <const Table &table, class V> struct Piece {
+    Lookup::Found row;
+    V d; // from the middle of what the row is for
+
+    PYNN_INLINE static Piece of(V a, ints<V> second = ints<V>{}) {
+        constexpr int shift = 23 - table.bits;
+        constexpr std::int32_t half = 1 << (shift - 1);
+        V w = a + static_cast<float>(table.offset);
+        ints<V> number = bits(w) >> shift;
+        if constexpr (table.second > 0) number += second & table.second;
+        V centre = as<V>((bits(w) & ~(2 * half - 1)) | half) - static_cast<float>(table.offset);
+        return {Lookup::find(number), a - centre};
+    }
+    // The function. Steep: the line is more than the low part can hold.
+    template <bool Steep = false> PYNN_INLINE Parts<V> value() const {
+        V c[table_columns];
+        lookup<table>.read(row, c);
+        V p = c[table_columns - 1];
+        constexpr std::size_t line = Steep ? 2 : 0;
+#pragma GCC unroll 8
+        for (std::size_t i = table_columns - 2; i > line; --i) p = fma(p, d, c[i]);
+        if constexpr (!Steep) return {c[0], p};
+        V high = fma(d, c[2], c[0]);
+        return {high, fma(d * d, p, c[1]) + fma(d, c[2], c[0] - high)};
+    }
+};
 template <const Table &table, bool Steep = false, class V>
 PYNN_INLINE Parts<V> piecewise(V a, ints<V> second = ints<V>{}) {
-    constexpr int shift = 23 - table.bits;
-    constexpr std::int32_t half = 1 << (shift - 1);
-    V w = a + static_cast<float>(table.offset);
-    ints<V> row = bits(w) >> shift;
-    if constexpr (table.second > 0) row += second & table.second;
-    V centre = as<V>((bits(w) & ~(2 * half - 1)) | half) - static_cast<float>(table.offset);
-    V d = a - centre;
-    V c[table_columns];
-    lookup<table>.template find<table.second == 0>(row, c);
-    V p = c[table_columns - 1];
-    constexpr std::size_t line = Steep ? 2 : 0;
-#pragma GCC unroll 8
-    for (std::size_t i = table_columns - 2; i > line; --i) p = fma(p, d, c[i]);
-    if constexpr (!Steep) return {c[0], p};
-    V high = fma(d, c[2], c[0]);
-    return {high, fma(d * d, p, c[1]) + fma(d, c[2], c[0] - high)};
+    return Piece<table, V>::of(a, second).template value<Steep>();
 }
 
 // e^t = power * (mantissa.high + mantissa.low), about 1 <= mantissa < 2
@@ -200,13 +210,14 @@ template <class V> PYNN_INLINE V short_tanh(V a) {
 }
 
 // The table's function of |x|, of two: for x <= 0 and for x > 0
-template <const Table &table, bool Steep = false, class V> PYNN_INLINE Parts<V> loose_one_sided(V x) {
+template <const Table &table, class V> PYNN_INLINE Piece<table, V> one_sided_piece(V x) {
     V bounded = at_least(-table.greatest[0], at_most(table.greatest[1], x));
-    return piecewise<table, Steep>(magnitude(bounded), ints<V>(x > 0));
+    return Piece<table, V>::of(magnitude(bounded), ints<V>(x > 0));
 }
-template <const Table &table, class V> PYNN_INLINE Parts<V> one_sided(V x) { // not loose
-    Parts<V> f = loose_one_sided<table>(x);
-    return fast_two_sum(f.high, f.low);
+// Parts that are no longer loose
+template <class V> PYNN_INLINE Parts<V> tight(Parts<V> f) { return fast_two_sum(f.high, f.low); }
+template <const Table &table, class V> PYNN_INLINE Parts<V> one_sided(V x) {
+    return tight(one_sided_piece<table>(x).value());
 }
 
 // a b, rounded once; a may be infinite and loose

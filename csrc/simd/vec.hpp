@@ -171,7 +171,7 @@ struct ScaleInTwo {
         return {bits(z), as<vec<float>>((bits(z) & ~7) << 20)};
     }
     PYNN_INLINE static ScaleInTwo one() { return {bits(splat<vec<float>>(scale_round)), splat<vec<float>>(0x1p72f)}; }
-    PYNN_INLINE ScaleInTwo bounded() const { return {z, select(up < 0x1p8f, splat<vec<float>>(0x1p8f), up)}; }
+    PYNN_INLINE ScaleInTwo bounded() const { return {z, maximum(splat<vec<float>>(0x1p8f), up)}; }
     PYNN_INLINE vec<float> times(vec<float> v) const { return v * up * 0x1p-72f; }
     PYNN_INLINE vec<float> first(vec<float> v) const { return v * as<vec<float>>(half() << 23); }
     PYNN_INLINE vec<float> second(vec<float> v) const { return v * as<vec<float>>((exponent() - half()) << 23); }
@@ -191,12 +191,14 @@ template <class V> PYNN_INLINE V look_up_by_lane(const float (&table)[8], ints<V
     return v;
 }
 
-// A table by row, read lane by lane. Alone: its polynomial is most of what the function does.
+// A table by row, read lane by lane.
 struct LookupByRow {
     alignas(16) float rows[table_rows][table_columns];
+    using Found = ints<vec<float>>; // rows, for each lane
 
     constexpr void set(std::size_t row, std::size_t column, float value) { rows[row][column] = value; }
-    template <bool Alone, class V> PYNN_INLINE void find(ints<V> row, V (&columns)[table_columns]) const {
+    PYNN_INLINE static Found find(ints<vec<float>> row) { return row; }
+    template <class V> PYNN_INLINE void read(Found row, V (&columns)[table_columns]) const {
         float found[table_columns][width<float>];
         for (std::size_t i = 0; i < width<float>; ++i)
             for (std::size_t j = 0; j < table_columns; ++j)
