@@ -307,8 +307,17 @@ struct prelu {
 };
 
 struct elu {
+    template <class V> static PYNN_INLINE Piece<expm1_table, V> begin(V x) {
+        return expm1_piece(select(x > 0, V{}, x));
+    }
+    template <class V> static PYNN_INLINE V finish(V x, const Piece<expm1_table, V> &begun) {
+        return select(x > 0, x, with_sign_of(rounded_expm1(select(x > 0, V{}, x), begun), x));
+    }
     template <class V> static PYNN_INLINE V forward(V x) {
-        return select(x > 0, x, with_sign_of(rounded_expm1(select(x > 0, V{}, x)), x));
+        if constexpr (by_table<V>)
+            return finish(x, begin(x));
+        else
+            return select(x > 0, x, with_sign_of(rounded_expm1(select(x > 0, V{}, x)), x));
     }
     template <class V> static PYNN_INLINE V forward(V x, V alpha) {
         V y = magnitude(scaled_expm1(whole(alpha), select(x > 0, V{}, x)));
@@ -738,8 +747,17 @@ struct softplus {
         }
         return if_valid(moderate(beta, element<V>(0x1p-50)), keep_nan(x, y));
     }
+    // slope = sigmoid(x) = 1 - exp(-y)
+    template <class V> static PYNN_INLINE V exponent(V y) { return select(y <= 0, V{}, -y); }
+    template <class V> static PYNN_INLINE Piece<expm1_table, V> begin_backward(V y) { return expm1_piece(exponent(y)); }
+    template <class V> static PYNN_INLINE V finish(V dy, V y, const Piece<expm1_table, V> &begun) {
+        return dy * -rounded_expm1(exponent(y), begun);
+    }
     template <class V> static PYNN_INLINE V backward(V dy, V y) {
-        return dy * -rounded_expm1(select(y <= 0, V{}, -y)); // slope = sigmoid(x) = 1 - exp(-y)
+        if constexpr (by_table<V>)
+            return finish(dy, y, begin_backward(y));
+        else
+            return dy * -rounded_expm1(exponent(y));
     }
     template <class V> static PYNN_INLINE V backward(V dy, V y, V beta) {
         Parts<V> t = times(select(y <= 0, V{}, -y), whole(beta));
@@ -758,6 +776,12 @@ struct log_sigmoid {
     }
     template <class V> static PYNN_INLINE V forward(V x) { return -softplus::forward(-x); }
     template <class V> static PYNN_INLINE V backward(V dy, V y) { return softplus::backward(dy, -y); }
+    template <class V> static PYNN_INLINE Piece<expm1_table, V> begin_backward(V y) {
+        return softplus::begin_backward(-y);
+    }
+    template <class V> static PYNN_INLINE V finish(V dy, V y, const Piece<expm1_table, V> &begun) {
+        return softplus::finish(dy, -y, begun);
+    }
 };
 
 struct squareplus {

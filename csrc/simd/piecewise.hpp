@@ -243,10 +243,16 @@ template <class V> PYNN_INLINE V scaled_expm1(Parts<V> scale, V t) {
         return rounded(product(scale, expm1_parts(t)));
     }
 }
+template <class V> PYNN_INLINE V bounded_by_expm1(V t) { return at_least(-expm1_table.greatest[0], t); }
+template <class V> PYNN_INLINE Piece<expm1_table, V> expm1_piece(V t) {
+    return Piece<expm1_table, V>::of(-bounded_by_expm1(t));
+}
+template <class V> PYNN_INLINE V rounded_expm1(V t, const Piece<expm1_table, V> &piece) {
+    return rounded_product(bounded_by_expm1(t), piece.value());
+}
 template <class V> PYNN_INLINE V rounded_expm1(V t) {
     if constexpr (by_table<V>) {
-        V bounded = at_least(-expm1_table.greatest[0], t);
-        return rounded_product(bounded, piecewise<expm1_table>(-bounded));
+        return rounded_expm1(t, expm1_piece(t));
     } else {
         return rounded(expm1_parts(t));
     }
