@@ -152,7 +152,7 @@ enum class ActivationNumber : std::size_t { PYNN_ACTIVATIONS(PYNN_NUMBER) };
 #endif
 
 // The structs, compiled once per instruction set. Vectors of float or double; results depend on each lane alone. Some
-// functions of float32 are in two: forward(x) is finish(x, begin(x)), backward(dy, x) is finish(dy, x, begin_backward(x)).
+// functions of float32 come in stages too: begin() or begin_backward(), what is read from a table for some, finish().
 #if defined(PYNN_ISA) && !defined(PYNN_ACTIVATIONS_STRUCTS)
 #define PYNN_ACTIVATIONS_STRUCTS
 
@@ -214,11 +214,20 @@ PYNN_INLINE V symmetric_gate_backward(V dy, V x, element<V> limit, BiasedExponen
     return passed_above(-limit, dx, dy, x);
 }
 
-// What begin() leaves to finish(): an exponential, and the place of the factor beside it in its table
-template <const Table &table, class V> struct Begun {
+// What begin() leaves to finish() where both an exponential and a table are needed
+template <const Table &table, class V, bool Steep = false> struct WithPlace {
     BiasedExponential<V> e;
-    Piece<table, V> factor;
+    Place<table, V> place;
+
+    PYNN_INLINE Parts<V> read() const { return place.template read<Steep>(); }
 };
+// Operands to the end, from what begin() has made of them
+template <class A, class Given, class... V> PYNN_INLINE auto finished(const Given &given, V... operands) {
+    if constexpr (requires { given.read(); })
+        return A::finish(operands..., given, given.read());
+    else
+        return A::finish(operands..., given);
+}
 
 // x sigmoid(z) with z of the sign of x, both in bounds; slope = sigmoid(z) (1 + w sigmoid(-z)), w = x dz/dx
 template <class V, bool = by_table<V>> struct Logistic {
@@ -307,15 +316,15 @@ struct prelu {
 };
 
 struct elu {
-    template <class V> static PYNN_INLINE Piece<expm1_table, V> begin(V x) {
-        return expm1_piece(select(x > 0, V{}, x));
+    template <class V> static PYNN_INLINE Place<expm1_table, V> begin(V x) {
+        return place_in_expm1(select(x > 0, V{}, x));
     }
-    template <class V> static PYNN_INLINE V finish(V x, const Piece<expm1_table, V> &begun) {
-        return select(x > 0, x, with_sign_of(rounded_expm1(select(x > 0, V{}, x), begun), x));
+    template <class V> static PYNN_INLINE V finish(V x, const Place<expm1_table, V> &, Parts<V> factor) {
+        return select(x > 0, x, with_sign_of(rounded_expm1(select(x > 0, V{}, x), factor), x));
     }
     template <class V> static PYNN_INLINE V forward(V x) {
         if constexpr (by_table<V>)
-            return finish(x, begin(x));
+            return finished<elu>(begin(x), x);
         else
             return select(x > 0, x, with_sign_of(rounded_expm1(select(x > 0, V{}, x)), x));
     }
@@ -399,22 +408,22 @@ struct gelu {
     template <class V> static PYNN_INLINE V bounded_by_table(V x) {
         return at_least(-gelu_table.greatest[0], at_most(gelu_table.greatest[1], x));
     }
-    template <class V> static PYNN_INLINE Begun<gelu_table, V> begin(V x) {
+    template <class V> static PYNN_INLINE WithPlace<gelu_table, V> begin(V x) {
         V bounded = bounded_by_table(x), negative = at_most(0, bounded), square = negative * negative;
         return {scaled_exp<bell_scale, true>(square, fma(negative, negative, -square)),
-                Piece<gelu_table, V>::of(magnitude(bounded), ints<V>(bounded > 0))};
+                Place<gelu_table, V>::of(magnitude(bounded), ints<V>(bounded > 0))};
     }
-    template <class V> static PYNN_INLINE V finish(V x, const Begun<gelu_table, V> &begun) {
+    template <class V> static PYNN_INLINE V finish(V x, const WithPlace<gelu_table, V> &given, Parts<V> factor) {
         V bounded = bounded_by_table(x);
-        Parts<V> e = begun.e.mantissa, f = begun.factor.value();
+        Parts<V> e = given.e.mantissa;
         // Both high parts have 12 bits: their product is exact.
-        V high = e.high * f.high, low = fma(rounded(e), f.low, e.low * f.high);
+        V high = e.high * factor.high, low = fma(rounded(e), factor.low, e.low * factor.high);
         V y = select(x < -gelu_table.greatest[0], splat<V>(-0.0f), fma(bounded, high, bounded * low));
-        return select(x > gelu_table.greatest[1], x, begun.e.times(y));
+        return select(x > gelu_table.greatest[1], x, given.e.times(y));
     }
     template <class V> static PYNN_INLINE V forward(V x) {
         if constexpr (by_table<V>) {
-            return finish(x, begin(x));
+            return finished<gelu>(begin(x), x);
         } else {
             constexpr element<V> limit = NormalTailConstants::limit;
             V a = magnitude(bounded_by(limit, x));
@@ -425,15 +434,16 @@ struct gelu {
         }
     }
     static constexpr float slope_limit = gelu_slope_table.greatest[0];
-    template <class V> static PYNN_INLINE Begun<gelu_slope_table, V> begin_backward(V x) {
-        return {short_bell(at_least(-slope_limit, at_most(0, x))), one_sided_piece<gelu_slope_table>(x)};
+    template <class V> static PYNN_INLINE WithPlace<gelu_slope_table, V, true> begin_backward(V x) {
+        return {short_bell(at_least(-slope_limit, at_most(0, x))), one_sided_place<gelu_slope_table>(x)};
     }
-    template <class V> static PYNN_INLINE V finish(V dy, V x, const Begun<gelu_slope_table, V> &begun) {
-        return gated_backward(dy, x, slope_limit, begun.e, begun.factor.template value<true>());
+    template <class V>
+    static PYNN_INLINE V finish(V dy, V x, const WithPlace<gelu_slope_table, V, true> &given, Parts<V> factor) {
+        return gated_backward(dy, x, slope_limit, given.e, factor);
     }
     template <class V> static PYNN_INLINE V backward(V dy, V x) {
         if constexpr (by_table<V>) {
-            return finish(dy, x, begin_backward(x));
+            return finished<gelu>(begin_backward(x), dy, x);
         } else {
             constexpr element<V> limit = NormalTailConstants::limit;
             V a = magnitude(bounded_by(limit, x));
@@ -469,22 +479,23 @@ struct gelu_tanh {
     }
     template <class V> static PYNN_INLINE V forward(V x) {
         if constexpr (by_table<V>) {
-            return finish(x, begin(x));
+            return finished<gelu_tanh>(begin(x), x);
         } else {
             V bounded = bounded_by(limit<V>, x);
             return Logistic<V>(product(sum(constant<V>(A), cubic_share(bounded)), bounded)).times(x, limit<V>);
         }
     }
-    template <class V> static PYNN_INLINE Begun<gelu_tanh_slope_table, V> begin_backward(V x) {
+    template <class V> static PYNN_INLINE WithPlace<gelu_tanh_slope_table, V, true> begin_backward(V x) {
         V bounded = bounded_by(limit<V>, x);
-        return {exp_of_minus_z(bounded), Piece<gelu_tanh_slope_table, V>::of(magnitude(bounded))};
+        return {exp_of_minus_z(bounded), Place<gelu_tanh_slope_table, V>::of(magnitude(bounded))};
     }
-    template <class V> static PYNN_INLINE V finish(V dy, V x, const Begun<gelu_tanh_slope_table, V> &begun) {
-        return symmetric_gate_backward(dy, x, limit<V>, begun.e, begun.factor.template value<true>());
+    template <class V>
+    static PYNN_INLINE V finish(V dy, V x, const WithPlace<gelu_tanh_slope_table, V, true> &given, Parts<V> factor) {
+        return symmetric_gate_backward(dy, x, limit<V>, given.e, factor);
     }
     template <class V> static PYNN_INLINE V backward(V dy, V x) {
         if constexpr (by_table<V>) {
-            return finish(dy, x, begin_backward(x));
+            return finished<gelu_tanh>(begin_backward(x), dy, x);
         } else {
             V bounded = bounded_by(limit<V>, x);
             Parts<V> share = cubic_share(bounded), z = product(sum(constant<V>(A), share), bounded);
@@ -505,25 +516,26 @@ struct quick_gelu {
     }
     template <class V> static PYNN_INLINE V forward(V x) {
         if constexpr (by_table<V>) {
-            return finish(x, begin(x));
+            return finished<quick_gelu>(begin(x), x);
         } else {
             return Logistic<V>(product(constant<V>(1.702), bounded_by(limit<V>, x))).times(x, limit<V>);
         }
     }
     static constexpr float greatest = quick_gelu_slope_table.greatest[0];
-    template <class V> static PYNN_INLINE Begun<quick_gelu_slope_table, V> begin_backward(V x) {
+    template <class V> static PYNN_INLINE WithPlace<quick_gelu_slope_table, V> begin_backward(V x) {
         V a = magnitude(bounded_by(limit<V>, x));
-        return {scaled_exp<scale>(-a), Piece<quick_gelu_slope_table, V>::of(at_most(greatest, a))};
+        return {scaled_exp<scale>(-a), Place<quick_gelu_slope_table, V>::of(at_most(greatest, a))};
     }
-    template <class V> static PYNN_INLINE V finish(V dy, V x, const Begun<quick_gelu_slope_table, V> &begun) {
+    template <class V>
+    static PYNN_INLINE V finish(V dy, V x, const WithPlace<quick_gelu_slope_table, V> &given, Parts<V> factor) {
         V a = magnitude(bounded_by(limit<V>, x));
         Parts<V> line = product(constant<V>(-1.702), a), beyond = fast_two_sum(line.high, 1 - V{});
         beyond.low += line.low; // e^(-1.702 a) more, which is nothing
-        return symmetric_gate_backward(dy, x, limit<V>, begun.e, select(a > greatest, beyond, begun.factor.value()));
+        return symmetric_gate_backward(dy, x, limit<V>, given.e, select(a > greatest, beyond, factor));
     }
     template <class V> static PYNN_INLINE V backward(V dy, V x) {
         if constexpr (by_table<V>) {
-            return finish(dy, x, begin_backward(x));
+            return finished<quick_gelu>(begin_backward(x), dy, x);
         } else {
             Parts<V> z = product(constant<V>(1.702), bounded_by(limit<V>, x));
             return Logistic<V>(z).backward(dy, x, limit<V>, z);
@@ -540,24 +552,25 @@ struct silu {
     }
     template <class V> static PYNN_INLINE V forward(V x) {
         if constexpr (by_table<V>) {
-            return finish(x, begin(x));
+            return finished<silu>(begin(x), x);
         } else {
             return Logistic<V>(bounded_by(far<element<V>>, x)).times(x, far<element<V>>);
         }
     }
     static constexpr float greatest = silu_slope_table.greatest[0];
-    template <class V> static PYNN_INLINE Begun<silu_slope_table, V> begin_backward(V x) {
+    template <class V> static PYNN_INLINE WithPlace<silu_slope_table, V> begin_backward(V x) {
         V a = magnitude(bounded_by(far<float>, x));
-        return {biased_exp(-a), Piece<silu_slope_table, V>::of(at_most(greatest, a))};
+        return {biased_exp(-a), Place<silu_slope_table, V>::of(at_most(greatest, a))};
     }
-    template <class V> static PYNN_INLINE V finish(V dy, V x, const Begun<silu_slope_table, V> &begun) {
+    template <class V>
+    static PYNN_INLINE V finish(V dy, V x, const WithPlace<silu_slope_table, V> &given, Parts<V> factor) {
         V a = magnitude(bounded_by(far<float>, x));
-        Parts<V> slope = select(a > greatest, whole(1 - a), begun.factor.value()); // e^-a more, which is nothing
-        return symmetric_gate_backward(dy, x, far<float>, begun.e, slope);
+        Parts<V> slope = select(a > greatest, whole(1 - a), factor); // e^-a more, which is nothing
+        return symmetric_gate_backward(dy, x, far<float>, given.e, slope);
     }
     template <class V> static PYNN_INLINE V backward(V dy, V x) {
         if constexpr (by_table<V>) {
-            return finish(dy, x, begin_backward(x));
+            return finished<silu>(begin_backward(x), dy, x);
         } else {
             V z = bounded_by(far<element<V>>, x);
             return Logistic<V>(z).backward(dy, x, far<element<V>>, z);
@@ -579,33 +592,34 @@ struct mish {
             denominator = select(x < 0, sum(whole(2 - V{}), product(e, factor)), sum(factor, product(doubled, e)));
         }
     };
-    template <class V> static PYNN_INLINE Begun<mish_table, V> begin(V x) {
-        return {biased_exp(at_least(-far<float>, at_most(0, x))), one_sided_piece<mish_table>(x)};
+    template <class V> static PYNN_INLINE WithPlace<mish_table, V> begin(V x) {
+        return {biased_exp(at_least(-far<float>, at_most(0, x))), one_sided_place<mish_table>(x)};
     }
-    template <class V> static PYNN_INLINE V finish(V x, const Begun<mish_table, V> &begun) {
-        return gated(x, mish_table.greatest[1], begun.e, tight(begun.factor.value()));
+    template <class V> static PYNN_INLINE V finish(V x, const WithPlace<mish_table, V> &given, Parts<V> factor) {
+        return gated(x, mish_table.greatest[1], given.e, tight(factor));
     }
     template <class V> static PYNN_INLINE V forward(V x) {
         if constexpr (by_table<V>) {
-            return finish(x, begin(x));
+            return finished<mish>(begin(x), x);
         } else {
             Terms<V> t(bounded_by(far<element<V>>, x));
             Parts<V> top = select(x < 0, product(t.e, t.factor), t.factor);
             return gated(x, far<element<V>>, quotient(top, t.denominator), t.rest);
         }
     }
-    template <class V> static PYNN_INLINE Begun<mish_slope_table, V> begin_backward(V x) {
-        return {biased_exp(at_least(-far<float>, at_most(0, x))), one_sided_piece<mish_slope_table>(x)};
+    template <class V> static PYNN_INLINE WithPlace<mish_slope_table, V> begin_backward(V x) {
+        return {biased_exp(at_least(-far<float>, at_most(0, x))), one_sided_place<mish_slope_table>(x)};
     }
-    template <class V> static PYNN_INLINE V finish(V dy, V x, const Begun<mish_slope_table, V> &begun) {
+    template <class V>
+    static PYNN_INLINE V finish(V dy, V x, const WithPlace<mish_slope_table, V> &given, Parts<V> factor) {
         V negative = at_least(-far<float>, at_most(0, x));
-        Parts<V> slope = begun.factor.value(); // far to the left it has e^x more, which is nothing
-        slope = select(x < -mish_slope_table.greatest[0], whole(1 + negative), slope);
-        return gated_backward(dy, x, far<float>, begun.e, slope);
+        // far to the left the slope has e^x more, which is nothing
+        Parts<V> slope = select(x < -mish_slope_table.greatest[0], whole(1 + negative), factor);
+        return gated_backward(dy, x, far<float>, given.e, slope);
     }
     template <class V> static PYNN_INLINE V backward(V dy, V x) {
         if constexpr (by_table<V>) {
-            return finish(dy, x, begin_backward(x));
+            return finished<mish>(begin_backward(x), dy, x);
         } else {
             V bounded = bounded_by(far<element<V>>, x);
             Terms<V> t(bounded);
@@ -626,7 +640,7 @@ struct sigmoid {
     template <class V> static PYNN_INLINE V finish(V x, const BiasedExponential<V> &e) { return Logistic<V>(e).at(x); }
     template <class V> static PYNN_INLINE V forward(V x) {
         if constexpr (by_table<V>) {
-            return finish(x, begin(x));
+            return finished<sigmoid>(begin(x), x);
         } else {
             Exponential<V> e = exp_parts(-magnitude(x));
             Parts<V> p = power(e);
@@ -689,17 +703,17 @@ struct tanh_shrink {
 };
 
 struct softplus {
-    template <class V> static PYNN_INLINE Begun<softplus_table, V> begin(V x) {
-        return {biased_exp(at_least(-far<float>, at_most(0, x))), one_sided_piece<softplus_table>(x)};
+    template <class V> static PYNN_INLINE WithPlace<softplus_table, V> begin(V x) {
+        return {biased_exp(at_least(-far<float>, at_most(0, x))), one_sided_place<softplus_table>(x)};
     }
-    template <class V> static PYNN_INLINE V finish(V x, const Begun<softplus_table, V> &begun) {
-        V y = rounded_product(begun.e.mantissa, tight(begun.factor.value()));
-        y = begun.e.times(zero_below(ExpConstants<float>::least, x, y));
+    template <class V> static PYNN_INLINE V finish(V x, const WithPlace<softplus_table, V> &given, Parts<V> factor) {
+        V y = rounded_product(given.e.mantissa, tight(factor));
+        y = given.e.times(zero_below(ExpConstants<float>::least, x, y));
         return select(x > softplus_table.greatest[1], x, y);
     }
     template <class V> static PYNN_INLINE V forward(V x) {
         if constexpr (by_table<V>) {
-            return finish(x, begin(x));
+            return finished<softplus>(begin(x), x);
         } else {
             // max(x, 0) + log(1 + e) with e = exp(-|x|), log(1 + e) = 2 atanh(e / (2 + e))
             Exponential<V> e = exp_parts(-magnitude(x));
@@ -749,13 +763,15 @@ struct softplus {
     }
     // slope = sigmoid(x) = 1 - exp(-y)
     template <class V> static PYNN_INLINE V exponent(V y) { return select(y <= 0, V{}, -y); }
-    template <class V> static PYNN_INLINE Piece<expm1_table, V> begin_backward(V y) { return expm1_piece(exponent(y)); }
-    template <class V> static PYNN_INLINE V finish(V dy, V y, const Piece<expm1_table, V> &begun) {
-        return dy * -rounded_expm1(exponent(y), begun);
+    template <class V> static PYNN_INLINE Place<expm1_table, V> begin_backward(V y) {
+        return place_in_expm1(exponent(y));
+    }
+    template <class V> static PYNN_INLINE V finish(V dy, V y, const Place<expm1_table, V> &, Parts<V> factor) {
+        return dy * -rounded_expm1(exponent(y), factor);
     }
     template <class V> static PYNN_INLINE V backward(V dy, V y) {
         if constexpr (by_table<V>)
-            return finish(dy, y, begin_backward(y));
+            return finished<softplus>(begin_backward(y), dy, y);
         else
             return dy * -rounded_expm1(exponent(y));
     }
@@ -770,17 +786,17 @@ struct softplus {
 };
 
 struct log_sigmoid {
-    template <class V> static PYNN_INLINE Begun<softplus_table, V> begin(V x) { return softplus::begin(-x); }
-    template <class V> static PYNN_INLINE V finish(V x, const Begun<softplus_table, V> &begun) {
-        return -softplus::finish(-x, begun);
+    template <class V> static PYNN_INLINE WithPlace<softplus_table, V> begin(V x) { return softplus::begin(-x); }
+    template <class V> static PYNN_INLINE V finish(V x, const WithPlace<softplus_table, V> &given, Parts<V> factor) {
+        return -softplus::finish(-x, given, factor);
     }
     template <class V> static PYNN_INLINE V forward(V x) { return -softplus::forward(-x); }
     template <class V> static PYNN_INLINE V backward(V dy, V y) { return softplus::backward(dy, -y); }
-    template <class V> static PYNN_INLINE Piece<expm1_table, V> begin_backward(V y) {
+    template <class V> static PYNN_INLINE Place<expm1_table, V> begin_backward(V y) {
         return softplus::begin_backward(-y);
     }
-    template <class V> static PYNN_INLINE V finish(V dy, V y, const Piece<expm1_table, V> &begun) {
-        return softplus::finish(dy, -y, begun);
+    template <class V> static PYNN_INLINE V finish(V dy, V y, const Place<expm1_table, V> &given, Parts<V> factor) {
+        return softplus::finish(dy, -y, given, factor);
     }
 };
 

@@ -16,15 +16,13 @@ template <class A> struct BackwardOf {
         return backward_by_default<A>(dy, saved, ParameterIndices<A>());
     }
 };
-template <class A> struct ForwardStages {
+template <class A> struct ForwardStages : ForwardOf<A> {
     template <class V> PYNN_INLINE auto begin(V x) const { return A::begin(x); }
-    template <class V, class Begun> PYNN_INLINE V finish(V x, const Begun &begun) const { return A::finish(x, begun); }
+    template <class... Given> PYNN_INLINE auto finish(const Given &...given) const { return A::finish(given...); }
 };
-template <class A> struct BackwardStages {
+template <class A> struct BackwardStages : BackwardOf<A> {
     template <class V> PYNN_INLINE auto begin(V saved) const { return A::begin_backward(saved); }
-    template <class V, class Begun> PYNN_INLINE V finish(V dy, V saved, const Begun &begun) const {
-        return A::finish(dy, saved, begun);
-    }
+    template <class... Given> PYNN_INLINE auto finish(const Given &...given) const { return A::finish(given...); }
 };
 struct GluOf {
     template <class V> PYNN_INLINE V operator()(V a, V b) const { return glu::forward(a, b); }

@@ -53,15 +53,16 @@ PYNN_INLINE void map(std::size_t n, T *result, F f, const Operands *...operands)
     for (; i < n; i += lanes) store_up_to(result + i, f(load_up_to<V>(operands + i, n - i)...), n - i);
 }
 
-// result = f.finish(others, x, f.begin(x)). CPUs with few registers to rename hold little of a long chain of operations at a
-// time; of halves they hold more vectors, and wait less.
+// map() of f(others, x) by stages: f.begin(x) for some vectors, then what is read from tables, then f.finish(). CPUs with few
+// registers to rename hold little of a long chain of operations at a time; of parts of it they hold more vectors, and wait less.
 template <bool Ahead = false, class T, class F, class... Others>
 PYNN_INLINE void map_by_stages(std::size_t n, T *result, F f, const T *x, const Others *...others) {
     using V = vec<T>;
+    using Begun = decltype(f.begin(V{}));
     constexpr std::size_t lanes = width<T>, count = 16;
-    decltype(f.begin(V{})) begun[count];
     std::size_t i = 0;
     for (; i + count * lanes <= n; i += count * lanes) {
+        Begun begun[count];
         for (std::size_t j = 0; j < count; ++j) {
             const std::size_t at = i + j * lanes;
             begun[j] = f.begin(load<V>(x + at));
@@ -71,15 +72,22 @@ PYNN_INLINE void map_by_stages(std::size_t n, T *result, F f, const T *x, const 
                     (__builtin_prefetch(others + at + bytes_ahead / sizeof(T)), ...);
                 }
         }
-        for (std::size_t j = 0; j < count; ++j) {
-            const std::size_t at = i + j * lanes;
-            store(result + at, f.finish(load<V>(others + at)..., load<V>(x + at), begun[j]));
+        const auto finish = [&](const auto &...read) __attribute__((always_inline)) {
+            for (std::size_t j = 0; j < count; ++j) {
+                const std::size_t at = i + j * lanes;
+                store(result + at, f.finish(load<V>(others + at)..., load<V>(x + at), begun[j], read[j]...));
+            }
+        };
+        if constexpr (requires(Begun given) { given.read(); }) {
+            decltype(begun[0].read()) read[count];
+            for (std::size_t j = 0; j < count; ++j) read[j] = begun[j].read();
+            finish(read);
+        } else {
+            finish();
         }
     }
-    for (; i < n; i += lanes) {
-        V v = load_up_to<V>(x + i, n - i);
-        store_up_to(result + i, f.finish(load_up_to<V>(others + i, n - i)..., v, f.begin(v)), n - i);
-    }
+    for (; i < n; i += lanes)
+        store_up_to(result + i, f(load_up_to<V>(others + i, n - i)..., load_up_to<V>(x + i, n - i)), n - i);
 }
 
 // finish_past_cache() comes after the last of several.

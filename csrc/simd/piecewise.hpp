@@ -31,11 +31,11 @@ template <const Table &table> constexpr Lookup lookup_of() {
 template <const Table &table> constexpr Lookup lookup = lookup_of<table>();
 
 // The place in a table of a, 0 <= a <= greatest; of the second function where the mask is on.
-template <const Table &table, class V> struct Piece {
+template <const Table &table, class V> struct Place {
     Lookup::Found row;
     V d; // from the middle of what the row is for
 
-    PYNN_INLINE static Piece of(V a, ints<V> second = ints<V>{}) {
+    PYNN_INLINE static Place of(V a, ints<V> second = ints<V>{}) {
         constexpr int shift = 23 - table.bits;
         constexpr std::int32_t half = 1 << (shift - 1);
         V w = a + static_cast<float>(table.offset);
@@ -45,7 +45,7 @@ template <const Table &table, class V> struct Piece {
         return {Lookup::find(number), a - centre};
     }
     // The function. Steep: the line is more than the low part can hold.
-    template <bool Steep = false> PYNN_INLINE Parts<V> value() const {
+    template <bool Steep = false> PYNN_INLINE Parts<V> read() const {
         V c[table_columns];
         lookup<table>.read(row, c);
         V p = c[table_columns - 1];
@@ -59,7 +59,7 @@ template <const Table &table, class V> struct Piece {
 };
 template <const Table &table, bool Steep = false, class V>
 PYNN_INLINE Parts<V> piecewise(V a, ints<V> second = ints<V>{}) {
-    return Piece<table, V>::of(a, second).template value<Steep>();
+    return Place<table, V>::of(a, second).template read<Steep>();
 }
 
 // e^t = power * (mantissa.high + mantissa.low), about 1 <= mantissa < 2
@@ -210,14 +210,14 @@ template <class V> PYNN_INLINE V short_tanh(V a) {
 }
 
 // The table's function of |x|, of two: for x <= 0 and for x > 0
-template <const Table &table, class V> PYNN_INLINE Piece<table, V> one_sided_piece(V x) {
+template <const Table &table, class V> PYNN_INLINE Place<table, V> one_sided_place(V x) {
     V bounded = at_least(-table.greatest[0], at_most(table.greatest[1], x));
-    return Piece<table, V>::of(magnitude(bounded), ints<V>(x > 0));
+    return Place<table, V>::of(magnitude(bounded), ints<V>(x > 0));
 }
 // Parts that are no longer loose
 template <class V> PYNN_INLINE Parts<V> tight(Parts<V> f) { return fast_two_sum(f.high, f.low); }
 template <const Table &table, class V> PYNN_INLINE Parts<V> one_sided(V x) {
-    return tight(one_sided_piece<table>(x).value());
+    return tight(one_sided_place<table>(x).read());
 }
 
 // a b, rounded once; a may be infinite and loose
@@ -244,15 +244,15 @@ template <class V> PYNN_INLINE V scaled_expm1(Parts<V> scale, V t) {
     }
 }
 template <class V> PYNN_INLINE V bounded_by_expm1(V t) { return at_least(-expm1_table.greatest[0], t); }
-template <class V> PYNN_INLINE Piece<expm1_table, V> expm1_piece(V t) {
-    return Piece<expm1_table, V>::of(-bounded_by_expm1(t));
+template <class V> PYNN_INLINE Place<expm1_table, V> place_in_expm1(V t) {
+    return Place<expm1_table, V>::of(-bounded_by_expm1(t));
 }
-template <class V> PYNN_INLINE V rounded_expm1(V t, const Piece<expm1_table, V> &piece) {
-    return rounded_product(bounded_by_expm1(t), piece.value());
+template <class V> PYNN_INLINE V rounded_expm1(V t, Parts<V> factor) { // what place_in_expm1(t) reads
+    return rounded_product(bounded_by_expm1(t), factor);
 }
 template <class V> PYNN_INLINE V rounded_expm1(V t) {
     if constexpr (by_table<V>) {
-        return rounded_expm1(t, expm1_piece(t));
+        return rounded_expm1(t, place_in_expm1(t).read());
     } else {
         return rounded(expm1_parts(t));
     }
