@@ -58,9 +58,10 @@ template <class F> void parallel_for_slots(std::size_t n, std::size_t grain, int
     grain = std::max<std::size_t>(grain, 1);
     constexpr std::size_t chunks_per_thread = 4; // enough for a free thread to take over from a slow one
     constexpr std::size_t line = 64;             // elements of a byte: long parts begin where lines do
-    const std::size_t most = chunks_per_thread * static_cast<std::size_t>(threads);
-    const std::size_t chunks = std::clamp<std::size_t>((n + grain - 1) / grain, 1, most),
-                      chunk = (n + chunks - 1) / chunks;
+    const auto each = static_cast<std::size_t>(threads);
+    std::size_t chunks = std::clamp<std::size_t>((n + grain - 1) / grain, 1, chunks_per_thread * each);
+    if (chunks > each) chunks = (chunks + each - 1) / each * each; // or one thread has more to do
+    const std::size_t chunk = (n + chunks - 1) / chunks;
     detail::run_chunks(n, grain < line ? chunk : (chunk + line - 1) / line * line, threads, f);
 }
 
