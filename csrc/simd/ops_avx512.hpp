@@ -76,8 +76,10 @@ struct Scale {
 
     PYNN_INLINE static Scale from(vec<float>, vec<float> n) { return {n}; }
     PYNN_INLINE static Scale one() { return {vec<float>{}}; }
-    PYNN_INLINE Scale bounded() const { return {maximum(splat<vec<float>>(-64), exponent)}; }
     PYNN_INLINE vec<float> times(vec<float> v) const { return _mm512_maskz_scalef_ps(0xffff, v, exponent); }
+    PYNN_INLINE vec<float> bounded_times(vec<float> v) const {
+        return _mm512_maskz_scalef_ps(0xffff, v, maximum(splat<vec<float>>(-64), exponent));
+    }
     PYNN_INLINE vec<float> first(vec<float> v) const { return _mm512_maskz_scalef_ps(0xffff, v, exponent * 0.5f); }
     PYNN_INLINE vec<float> second(vec<float> v) const {
         return _mm512_maskz_scalef_ps(0xffff, v, exponent - _mm512_maskz_roundscale_ps(0xffff, exponent * 0.5f, 9));

@@ -161,7 +161,7 @@ template <class I> PYNN_INLINE PowerInTwo select(I mask, PowerInTwo a, PowerInTw
 }
 
 // 2^floor(n) for eighths -198 <= n <= 0 that z = scale_round + n holds. times() rounds once, where v 2^72 does not overflow;
-// bounded(), for times() alone, is no less than 2^-64; first() times 2^floor(floor(n) / 2), second() the rest.
+// bounded_times() by no less than 2^-64; first() times 2^floor(floor(n) / 2), second() the rest.
 constexpr float scale_round = 0x1.8p+20f + (127 + 72);
 struct ScaleInTwo {
     ints<vec<float>> z;
@@ -171,8 +171,10 @@ struct ScaleInTwo {
         return {bits(z), as<vec<float>>((bits(z) & ~7) << 20)};
     }
     PYNN_INLINE static ScaleInTwo one() { return {bits(splat<vec<float>>(scale_round)), splat<vec<float>>(0x1p72f)}; }
-    PYNN_INLINE ScaleInTwo bounded() const { return {z, maximum(splat<vec<float>>(0x1p8f), up)}; }
     PYNN_INLINE vec<float> times(vec<float> v) const { return v * up * 0x1p-72f; }
+    PYNN_INLINE vec<float> bounded_times(vec<float> v) const {
+        return v * as<vec<float>>(maximum(bits(splat<vec<float>>(0x1p8f)), bits(up)) - (72 << 23));
+    }
     PYNN_INLINE vec<float> first(vec<float> v) const { return v * as<vec<float>>(half() << 23); }
     PYNN_INLINE vec<float> second(vec<float> v) const { return v * as<vec<float>>((exponent() - half()) << 23); }
 
