@@ -910,7 +910,10 @@ def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(100): step()
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-print(min(faults() for _ in range(3)))
+for _ in range(3):
+    count = faults()
+    if count == 0: break
+print(count)
 """
 
 
