@@ -208,7 +208,7 @@ template <class V> PYNN_INLINE V gated_backward(V dy, V x, element<V> limit, Bia
 template <class V>
 PYNN_INLINE V symmetric_gate_backward(V dy, V x, element<V> limit, BiasedExponential<V> e, Parts<V> slope) {
     V s = rounded_loose_product(e.mantissa, slope);
-    V right = with_sign_of(fma(-dy, e.scale.bounded_times(s), dy), dy);    // of -0.0 too
+    V right = with_sign_of(fma(-dy, e.scale.bounded_times(s), dy), dy);      // of -0.0 too
     V left = e.second(dy * e.first(select((x > 0) | (x < -limit), V{}, s))); // nothing that is not used underflows
     V dx = select(x >= 0, select(right == right, right, dy), left);          // an infinite dy stays
     return passed_above(-limit, dx, dy, x);
