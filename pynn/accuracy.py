@@ -255,6 +255,8 @@ def _cells(name: str, inputs: str, directions: tuple[Direction, Direction]) -> l
 def update(text: str, rows: list[list[str]], headings: Sequence[str] = HEADINGS) -> str:
     """Return a page with these rows in its table, in the place of those of the same functions.
 
+    A row of the same hashes keeps the instruction sets that another CPU had found them under.
+
     Raises
     ------
     ValueError
@@ -269,7 +271,13 @@ def update(text: str, rows: list[list[str]], headings: Sequence[str] = HEADINGS)
     while last < len(lines) and lines[last].startswith("|"):
         last += 1
     known = {line.split("|")[1].strip(): line for line in lines[first:last]}
-    known |= {row[0]: _line(row) for row in rows}
+    for row in rows:
+        if headings == HASH_HEADINGS and row[0] in known:
+            before = [cell.strip() for cell in known[row[0]].strip("|").split("|")]
+            if before[:2] == row[:2] and before[3:] == row[3:]:
+                isas = dict.fromkeys(before[2].split(", ") + row[2].split(", "))
+                row = [*row[:2], ", ".join(isas), *row[3:]]
+        known[row[0]] = _line(row)
     ordered = [known[name] for name in ACTIVATIONS if name in known]
     return "\n".join(lines[:first] + ordered + lines[last:])
 

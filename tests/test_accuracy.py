@@ -211,6 +211,14 @@ def test_float64_and_hashes_on_the_command_line(tmp_path, capsys):
     out = capsys.readouterr().out
     (line,) = [line for line in page.read_text().split("\n") if "1 in 99991" in line]
     assert line.split("|")[4].strip() in out and page.read_text().count("| relu |") == 2
+    others = line.replace("portable", "portable, another")
+    page.write_text(page.read_text().replace(line, others))
+    assert cli.main([*name, "--hash", "--stride", "99991"]) == 0  # the same hashes: other sets stay
+    assert others in page.read_text()
+    digit = "1" if line[-3] == "0" else "0"
+    page.write_text(page.read_text().replace(others, others[:-3] + digit + others[-2:]))
+    assert cli.main([*name, "--hash", "--stride", "99991"]) == 0  # other hashes: they do not
+    assert line in page.read_text() and "another" not in page.read_text()
     for bad in (
         ["--float64", "0"],
         ["--float64", "9", "--hash"],
