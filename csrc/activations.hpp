@@ -221,6 +221,10 @@ template <const Table &table, class V, bool Steep = false> struct WithPlace {
 
     PYNN_INLINE Parts<V> read() const { return place.template read<Steep>(); }
 };
+// e^x left of 0 and 1 right of it, and the place of x
+template <const Table &table, class V> PYNN_INLINE WithPlace<table, V> left_exp_with_place(V x) {
+    return {biased_exp(at_least(-far<float>, at_most(0, x))), one_sided_place<table>(x)};
+}
 // Operands to the end, from what begin() has made of them
 template <class A, class Given, class... V> PYNN_INLINE auto finished(const Given &given, V... operands) {
     if constexpr (requires { given.read(); })
@@ -259,7 +263,6 @@ template <class V> struct Logistic<V, true> {
     BiasedExponential<V> e; // exp(-|z|)
 
     PYNN_INLINE explicit Logistic(BiasedExponential<V> e) : e(e) {}
-    PYNN_INLINE explicit Logistic(V z) : e(biased_exp(negative_magnitude(z))) {}
     // scale (high + low r) is the value at x: low is what high (1 + exp(-|z|)) lacks of the numerator
     struct Gate {
         Scale scale;
@@ -316,18 +319,13 @@ struct prelu {
 };
 
 struct elu {
-    template <class V> static PYNN_INLINE Place<expm1_table, V> begin(V x) {
-        return place_in_expm1(select(x > 0, V{}, x));
-    }
+    template <class V> static PYNN_INLINE V exponent(V x) { return select(x > 0, V{}, x); }
+    template <class V> static PYNN_INLINE V bent(V x, V expm1) { return select(x > 0, x, with_sign_of(expm1, x)); }
+    template <class V> static PYNN_INLINE Place<expm1_table, V> begin(V x) { return place_in_expm1(exponent(x)); }
     template <class V> static PYNN_INLINE V finish(V x, const Place<expm1_table, V> &, Parts<V> factor) {
-        return select(x > 0, x, with_sign_of(rounded_expm1(select(x > 0, V{}, x), factor), x));
+        return bent(x, rounded_expm1(exponent(x), factor));
     }
-    template <class V> static PYNN_INLINE V forward(V x) {
-        if constexpr (by_table<V>)
-            return finished<elu>(begin(x), x);
-        else
-            return select(x > 0, x, with_sign_of(rounded_expm1(select(x > 0, V{}, x)), x));
-    }
+    template <class V> static PYNN_INLINE V forward(V x) { return bent(x, rounded_expm1(exponent(x))); }
     template <class V> static PYNN_INLINE V forward(V x, V alpha) {
         V y = magnitude(scaled_expm1(whole(alpha), select(x > 0, V{}, x)));
         y = select(x > 0, x, with_sign_of(y, as<V>(bits(x) ^ (bits(alpha) & sign_bits<V>()))));
@@ -359,8 +357,8 @@ struct celu {
     template <class V> static PYNN_INLINE V ratio_times(V x, V alpha, V t, V t_low) {
         if constexpr (by_table<V>) {
             // x F(t), F(t) = (e^t - 1) / t; F(t + d) = F(t) + (1 + t F(t) - F(t)) d / t
-            V bounded = at_least(-expm1_table.greatest[0], t);
-            Parts<V> f = piecewise<expm1_table>(-bounded);
+            V bounded = bounded_by_expm1(t);
+            Parts<V> f = place_in_expm1(t).read();
             V part = t_low / t, value = rounded(f), slope = fma(bounded, value, 1 - value);
             V low = fma(slope, select(part == part, part, V{}), f.low);
             V y = fma(x, f.high, x * low);
@@ -405,16 +403,12 @@ struct gelu {
         V half = static_cast<element<V>>(0.5) * a, t = -half * a;
         return biased_exp(t, -fma(half, a, t));
     }
-    template <class V> static PYNN_INLINE V bounded_by_table(V x) {
-        return at_least(-gelu_table.greatest[0], at_most(gelu_table.greatest[1], x));
-    }
     template <class V> static PYNN_INLINE WithPlace<gelu_table, V> begin(V x) {
-        V bounded = bounded_by_table(x), negative = at_most(0, bounded), square = negative * negative;
-        return {scaled_exp<bell_scale, true>(square, fma(negative, negative, -square)),
-                Place<gelu_table, V>::of(magnitude(bounded), ints<V>(bounded > 0))};
+        V negative = at_most(0, bounded_by_table<gelu_table>(x)), square = negative * negative;
+        return {scaled_exp<bell_scale, true>(square, fma(negative, negative, -square)), one_sided_place<gelu_table>(x)};
     }
     template <class V> static PYNN_INLINE V finish(V x, const WithPlace<gelu_table, V> &given, Parts<V> factor) {
-        V bounded = bounded_by_table(x);
+        V bounded = bounded_by_table<gelu_table>(x);
         Parts<V> e = given.e.mantissa;
         // Both high parts have 12 bits: their product is exact.
         V high = e.high * factor.high, low = fma(rounded(e), factor.low, e.low * factor.high);
@@ -593,7 +587,7 @@ struct mish {
         }
     };
     template <class V> static PYNN_INLINE WithPlace<mish_table, V> begin(V x) {
-        return {biased_exp(at_least(-far<float>, at_most(0, x))), one_sided_place<mish_table>(x)};
+        return left_exp_with_place<mish_table>(x);
     }
     template <class V> static PYNN_INLINE V finish(V x, const WithPlace<mish_table, V> &given, Parts<V> factor) {
         return gated(x, mish_table.greatest[1], given.e, tight(factor));
@@ -608,7 +602,7 @@ struct mish {
         }
     }
     template <class V> static PYNN_INLINE WithPlace<mish_slope_table, V> begin_backward(V x) {
-        return {biased_exp(at_least(-far<float>, at_most(0, x))), one_sided_place<mish_slope_table>(x)};
+        return left_exp_with_place<mish_slope_table>(x);
     }
     template <class V>
     static PYNN_INLINE V finish(V dy, V x, const WithPlace<mish_slope_table, V> &given, Parts<V> factor) {
@@ -704,7 +698,7 @@ struct tanh_shrink {
 
 struct softplus {
     template <class V> static PYNN_INLINE WithPlace<softplus_table, V> begin(V x) {
-        return {biased_exp(at_least(-far<float>, at_most(0, x))), one_sided_place<softplus_table>(x)};
+        return left_exp_with_place<softplus_table>(x);
     }
     template <class V> static PYNN_INLINE V finish(V x, const WithPlace<softplus_table, V> &given, Parts<V> factor) {
         V y = rounded_product(given.e.mantissa, tight(factor));
@@ -769,12 +763,7 @@ struct softplus {
     template <class V> static PYNN_INLINE V finish(V dy, V y, const Place<expm1_table, V> &, Parts<V> factor) {
         return dy * -rounded_expm1(exponent(y), factor);
     }
-    template <class V> static PYNN_INLINE V backward(V dy, V y) {
-        if constexpr (by_table<V>)
-            return finished<softplus>(begin_backward(y), dy, y);
-        else
-            return dy * -rounded_expm1(exponent(y));
-    }
+    template <class V> static PYNN_INLINE V backward(V dy, V y) { return dy * -rounded_expm1(exponent(y)); }
     template <class V> static PYNN_INLINE V backward(V dy, V y, V beta) {
         Parts<V> t = times(select(y <= 0, V{}, -y), whole(beta));
         t.low = select(magnitude(t.high) < far<element<V>>, t.low, V{});

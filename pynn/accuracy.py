@@ -271,19 +271,24 @@ def update(text: str, rows: list[list[str]], headings: Sequence[str] = HEADINGS)
     while last < len(lines) and lines[last].startswith("|"):
         last += 1
     known = {line.split("|")[1].strip(): line for line in lines[first:last]}
-    for row in rows:
-        if headings == HASH_HEADINGS and row[0] in known:
-            before = [cell.strip() for cell in known[row[0]].strip("|").split("|")]
-            if before[:2] == row[:2] and before[3:] == row[3:]:
-                isas = dict.fromkeys(before[2].split(", ") + row[2].split(", "))
-                row = [*row[:2], ", ".join(isas), *row[3:]]
-        known[row[0]] = _line(row)
+    if heading == _line(list(HASH_HEADINGS)):
+        rows = [_with_sets_of(known.get(row[0], ""), row) for row in rows]
+    known |= {row[0]: _line(row) for row in rows}
     ordered = [known[name] for name in ACTIVATIONS if name in known]
     return "\n".join(lines[:first] + ordered + lines[last:])
 
 
 def _line(row: list[str]) -> str:
     return "| " + " | ".join(row) + " |"
+
+
+def _with_sets_of(line: str, row: list[str]) -> list[str]:
+    """Return a row with the instruction sets that a line of the same hashes names too."""
+    name, inputs, isas, *both = row
+    before = [cell.strip() for cell in line.strip("|").split("|")]
+    if before[1:2] + before[3:] != [inputs, *both]:
+        return row
+    return [name, inputs, ", ".join(dict.fromkeys(before[2].split(", ") + isas.split(", "))), *both]
 
 
 def _changes_sign(name: str) -> bool:

@@ -10,8 +10,7 @@ import signal
 import sys
 import threading
 import tracemalloc
-from collections import defaultdict
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -52,32 +51,18 @@ def shapes(rng):
         yield tuple(int(v) for v in rng.choice(EDGES + CHUNKS, 3))
 
 
-class ClosedPages:
-    """Memory between two closed pages, in use until free(), since to ask for it takes longer than most calls."""
-
-    def __init__(self):
-        self.all, self.left = defaultdict(list), defaultdict(list)
-
-    def free(self):
-        self.left = defaultdict(list, {room: found.copy() for room, found in self.all.items()})
-
-    def take(self, room):
-        if self.left[room]:
-            return self.left[room].pop()
-        page = mmap.PAGESIZE
-        memory = mmap.mmap(-1, room + 2 * page, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        start = np.frombuffer(memory, np.uint8).ctypes.data
-        for edge in (start, start + page + room):
-            assert LIBC.mprotect(ctypes.c_void_p(edge), ctypes.c_size_t(page), 0) == 0
-        if room <= 2**16:  # small ones alone are kept
-            self.all[room].append(memory)
-        return memory
+@lru_cache(200)
+def closed_pages(room, number):
+    """Memory between two closed pages, one for each operand of a call; to ask for it anew takes longer than most calls."""
+    page = mmap.PAGESIZE
+    memory = mmap.mmap(-1, room + 2 * page, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    start = np.frombuffer(memory, np.uint8).ctypes.data
+    for edge in (start, start + page + room):
+        assert LIBC.mprotect(ctypes.c_void_p(edge), ctypes.c_size_t(page), 0) == 0
+    return memory
 
 
-closed_pages = ClosedPages()
-
-
-def guarded(a, layout, at_end):
+def guarded(a, layout, at_end, number=0):
     """A copy of a between two closed pages: its first element follows one or its last meets one."""
     order, gap, step = LAYOUTS[layout]
     strides, extent = [0] * a.ndim, a.itemsize
@@ -87,7 +72,7 @@ def guarded(a, layout, at_end):
         step = step * max(a.shape[i], 1) + gap
     page = mmap.PAGESIZE
     room = -(-extent // page) * page
-    memory = closed_pages.take(room)
+    memory = closed_pages(room, number)
     np.ndarray(room, np.uint8, memory, page)[...] = 255  # NaN between the elements
     at = page + (room - extent if at_end else 0)
     view = np.ndarray(a.shape, a.dtype, memory, at, strides)
@@ -168,10 +153,9 @@ def check(isa, dtype):
         for row in places:
             pynn.set_num_threads(int(rng.choice([1, 2, 5])))
             print(name, *row, flush=True)
-            closed_pages.free()
-            given = [guarded(a, *place) for a, place in zip(operands, row)]
+            given = [guarded(a, *place, i) for i, (a, place) in enumerate(zip(operands, row))]
             if takes_out:
-                out = guarded(np.zeros_like(want[0]), *row[-1])
+                out = guarded(np.zeros_like(want[0]), *row[-1], len(given))
                 call(*given, out=out)
             got = [out] if takes_out else results(call(*given))
             for one, other in zip((*got, *given), (*want, *operands), strict=True):

@@ -31,6 +31,10 @@ PYNN_INLINE V call(F f, const V (&in)[inputs], std::index_sequence<I...>) {
 // How far ahead operands are asked for. CPUs that look ahead by themselves follow one array well, three less so.
 constexpr std::size_t bytes_ahead = 1024;
 
+template <class... T> PYNN_INLINE void ask_ahead(const T *...operands) {
+    (__builtin_prefetch(operands + bytes_ahead / sizeof(T)), ...);
+}
+
 // result = f(operands), `count` vectors at once; result may be one of the operands. Ahead: several operands come from memory.
 template <std::size_t count, bool Ahead = false, class T, class F, class... Operands>
 PYNN_INLINE void map(std::size_t n, T *result, F f, const Operands *...operands) {
@@ -43,8 +47,7 @@ PYNN_INLINE void map(std::size_t n, T *result, F f, const Operands *...operands)
             std::size_t k = 0;
             ((in[j][k++] = load<V>(operands + i + j * lanes)), ...);
             if constexpr (Ahead)
-                if (j * sizeof(V) % 64 == 0)
-                    (__builtin_prefetch(operands + i + j * lanes + bytes_ahead / sizeof(T)), ...);
+                if (j * sizeof(V) % 64 == 0) ask_ahead((operands + i + j * lanes)...);
         }
         for (std::size_t j = 0; j < count; ++j)
             out[j] = call(f, in[j], std::make_index_sequence<sizeof...(operands)>());
@@ -67,10 +70,7 @@ PYNN_INLINE void map_by_stages(std::size_t n, T *result, F f, const T *x, const 
             const std::size_t at = i + j * lanes;
             begun[j] = f.begin(load<V>(x + at));
             if constexpr (Ahead)
-                if (j * sizeof(V) % 64 == 0) {
-                    __builtin_prefetch(x + at + bytes_ahead / sizeof(T));
-                    (__builtin_prefetch(others + at + bytes_ahead / sizeof(T)), ...);
-                }
+                if (j * sizeof(V) % 64 == 0) ask_ahead(x + at, (others + at)...);
         }
         const auto finish = [&](const auto &...read) __attribute__((always_inline)) {
             for (std::size_t j = 0; j < count; ++j) {
@@ -86,8 +86,7 @@ PYNN_INLINE void map_by_stages(std::size_t n, T *result, F f, const T *x, const 
             finish();
         }
     }
-    for (; i < n; i += lanes)
-        store_up_to(result + i, f(load_up_to<V>(others + i, n - i)..., load_up_to<V>(x + i, n - i)), n - i);
+    map<1>(n - i, result + i, f, (others + i)..., x + i);
 }
 
 // finish_past_cache() comes after the last of several.

@@ -68,8 +68,8 @@ PYNN_INLINE void transpose_fours(const vec<float> *rows, vec<float> *columns) {
 
 // A table by row: a vector each, transposed.
 struct Lookup : LookupByRow {
-    struct Found {                             // where each lane's row begins
-        alignas(32) unsigned at[width<float>]; // unsigned: nothing is to be extended
+    struct Found { // where rows begin, for each lane; unsigned: nothing is to be extended
+        alignas(32) unsigned at[width<float>];
     };
     PYNN_INLINE static Found find(ints<vec<float>> row) {
         Found found;

@@ -57,10 +57,7 @@ template <const Table &table, class V> struct Place {
         return {high, fma(d * d, p, c[1]) + fma(d, c[2], c[0] - high)};
     }
 };
-template <const Table &table, bool Steep = false, class V>
-PYNN_INLINE Parts<V> piecewise(V a, ints<V> second = ints<V>{}) {
-    return Place<table, V>::of(a, second).template read<Steep>();
-}
+template <const Table &table, class V> PYNN_INLINE Parts<V> piecewise(V a) { return Place<table, V>::of(a).read(); }
 
 // e^t = power * (mantissa.high + mantissa.low), about 1 <= mantissa < 2
 template <class V> struct ShortExponential {
@@ -210,9 +207,11 @@ template <class V> PYNN_INLINE V short_tanh(V a) {
 }
 
 // The table's function of |x|, of two: for x <= 0 and for x > 0
+template <const Table &table, class V> PYNN_INLINE V bounded_by_table(V x) {
+    return at_least(-table.greatest[0], at_most(table.greatest[1], x));
+}
 template <const Table &table, class V> PYNN_INLINE Place<table, V> one_sided_place(V x) {
-    V bounded = at_least(-table.greatest[0], at_most(table.greatest[1], x));
-    return Place<table, V>::of(magnitude(bounded), ints<V>(x > 0));
+    return Place<table, V>::of(magnitude(bounded_by_table<table>(x)), ints<V>(x > 0));
 }
 // Parts that are no longer loose
 template <class V> PYNN_INLINE Parts<V> tight(Parts<V> f) { return fast_two_sum(f.high, f.low); }
@@ -234,18 +233,18 @@ template <class V> PYNN_INLINE Parts<V> times(V x, Parts<V> a) {
     V p = x * a.high;
     return {p, fma(x, a.low, fma(x, a.high, -p))};
 }
-// scale * (e^t - 1) for t <= 0, rounded once
-template <class V> PYNN_INLINE V scaled_expm1(Parts<V> scale, V t) {
-    if constexpr (by_table<V>) {
-        V bounded = at_least(-expm1_table.greatest[0], t);
-        return rounded_product(piecewise<expm1_table>(-bounded), times(bounded, scale));
-    } else {
-        return rounded(product(scale, expm1_parts(t)));
-    }
-}
+// (e^t - 1) / t for t <= 0 is what is read there
 template <class V> PYNN_INLINE V bounded_by_expm1(V t) { return at_least(-expm1_table.greatest[0], t); }
 template <class V> PYNN_INLINE Place<expm1_table, V> place_in_expm1(V t) {
     return Place<expm1_table, V>::of(-bounded_by_expm1(t));
+}
+// scale * (e^t - 1) for t <= 0, rounded once
+template <class V> PYNN_INLINE V scaled_expm1(Parts<V> scale, V t) {
+    if constexpr (by_table<V>) {
+        return rounded_product(place_in_expm1(t).read(), times(bounded_by_expm1(t), scale));
+    } else {
+        return rounded(product(scale, expm1_parts(t)));
+    }
 }
 template <class V> PYNN_INLINE V rounded_expm1(V t, Parts<V> factor) { // what place_in_expm1(t) reads
     return rounded_product(bounded_by_expm1(t), factor);
@@ -260,8 +259,8 @@ template <class V> PYNN_INLINE V rounded_expm1(V t) {
 // t and its rest
 template <class V> PYNN_INLINE V rounded_expm1(V t, V tail) {
     if constexpr (by_table<V>) {
-        V bounded = at_least(-expm1_table.greatest[0], t);
-        Parts<V> f = piecewise<expm1_table>(-bounded);
+        V bounded = bounded_by_expm1(t);
+        Parts<V> f = place_in_expm1(t).read();
         return fma(bounded, f.high, fma(bounded, f.low, tail * fma(bounded, rounded(f), 1 - V{})));
     } else {
         Parts<V> m = expm1_parts(t);
