@@ -201,36 +201,27 @@ PYNN_INLINE void fill_units(typename Format::Kept *out, std::uint64_t key, std::
     }
 }
 
-// Part of one unit
-template <class D, class Format, class T = typename Format::Drawn>
-[[gnu::noinline]] void fill_part(typename Format::Kept *out, std::uint64_t key, std::uint64_t start, std::size_t n,
-                                 const Splats<vec<T>> &constants) {
-    using G = Generator<T, 2>;
-    typename Format::Kept buffer[G::unit_size];
-    fill_units<D, Format, G>(buffer, key, start / G::unit_size, 1, constants);
-    __builtin_memcpy(out, buffer + start % G::unit_size, n * sizeof *out);
-}
-
 // Elements start .. start + n - 1 of the stream of key.
-template <class D, class Format, class T = typename Format::Drawn>
+// A round waits longer for its multiplications than the CPU looks ahead: more vectors, more that waits for nothing.
+template <class D, class Format, std::size_t Vectors = vector_registers == 32 ? 4 : 2, class T = typename Format::Drawn>
 void fill_loop(typename Format::Kept *out, std::uint64_t key, std::uint64_t start, std::size_t n,
                const Constants<T> &given) {
-    const Splats<vec<T>> constants(given);
-    // A round waits longer for its multiplications than the CPU looks ahead: more vectors, more that waits for nothing.
-    using G = Generator<T, vector_registers == 32 ? 4 : 2>;
-    constexpr std::size_t size = G::unit_size, part = Generator<T, 2>::unit_size;
+    using G = Generator<T, Vectors>;
+    constexpr std::size_t size = G::unit_size, least = Generator<T, 2>::unit_size;
     constexpr std::uint64_t period = (std::uint64_t(1) << 32) / G::unit_blocks; // units that share the upper 32 bits
     while (n > 0) {
         std::size_t count;
         if (start % size == 0 && n >= size) {
             const std::uint64_t unit = start / size, left = period - unit % period;
             const std::size_t units = n / size < left ? n / size : static_cast<std::size_t>(left);
-            fill_units<D, Format, G>(out, key, unit, units, constants);
+            fill_units<D, Format, G>(out, key, unit, units, Splats<vec<T>>(given));
             count = units * size;
-        } else {
-            const std::size_t rest = part - start % part;
+        } else { // part of the least unit there is, which is made elsewhere
+            typename Format::Kept made[least];
+            const std::size_t first = start % least, rest = least - first;
             count = n < rest ? n : rest;
-            fill_part<D, Format>(out, key, start, count, constants);
+            fill_loop<D, Format, 2>(made, key, start - first, least, given);
+            __builtin_memcpy(out, made + first, count * sizeof *out);
         }
         out += count;
         start += count;
