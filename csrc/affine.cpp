@@ -30,7 +30,7 @@ template <class T> bool rows_share_sets(MatrixView<T> b, std::size_t k) {
     return std::min(k, affine_chunk) > ways * way / std::gcd(stride, way);
 }
 
-constexpr std::size_t many_columns = 512, enough_columns = 128; // of a block with many rows, and with few
+constexpr std::size_t many_columns = 256, enough_columns = 128; // of a block with many rows, and with few
 constexpr double most_block_work = 1ULL << 32;                  // multiplications, for a call to end soon when asked to
 
 // 0 .. n - 1 cut into parts of nearly as many whole units each.

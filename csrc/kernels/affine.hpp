@@ -42,8 +42,10 @@ void pack_group(const T *b, std::ptrdiff_t b_row, std::size_t rows, std::size_t 
     }
 }
 
-constexpr std::ptrdiff_t packing_ahead = 16; // rows of b
-constexpr std::size_t ask_interval = 32;     // of k, from one asking for what is used next to the other
+template <class T> constexpr std::size_t line_elements = 64 / sizeof(T);
+constexpr std::size_t kept_by_caches = std::size_t(4) << 20; // bytes of a
+constexpr std::ptrdiff_t packing_ahead = 16;                 // rows of b
+constexpr std::size_t ask_interval = 32;                     // of k, from one asking for what is used next to the other
 constexpr std::size_t most_asked = 4;
 constexpr int second_level = 2; // the cache asked to fetch: the first one is full of what tiles read now
 constexpr std::size_t most_at_once = affine_chunk / ask_interval; // rows that a tile asks for, and tiles in one call
@@ -55,7 +57,9 @@ template <class T> struct TileWork {
     // from line to line, from one asking to the next, and from tile to tile
     std::ptrdiff_t ahead_line, ahead_stride, ahead_tile;
     std::size_t ahead_rows; // in one asking
-    std::size_t depth;      // at most affine_chunk
+    const T *a_ahead;       // the same of a packed a: line by line, so many at a time
+    std::size_t a_ahead_lines;
+    std::size_t depth; // at most affine_chunk
     const T *a;
     std::ptrdiff_t a_stride; // of rows, or of columns where rows have unit stride
     std::ptrdiff_t a_tile;
@@ -125,7 +129,7 @@ void tiles_below(const TileWork<T> &work) {
     const std::ptrdiff_t last =
         static_cast<std::ptrdiff_t>(whole * width<T> - work.shift + (Half && work.shift != 0 ? half_width : 0));
     const bool past_cache = work.past_cache, first = work.first, biased = work.bias != nullptr;
-    const T *next_a = work.a, *next_ahead = work.ahead;
+    const T *next_a = work.a, *next_ahead = work.ahead, *a_ahead = work.a_ahead;
     T *next_c = work.c;
     for (std::size_t tiles = work.tiles; tiles > 0; --tiles) {
         V sum[Rows][Vectors];
@@ -150,12 +154,14 @@ void tiles_below(const TileWork<T> &work) {
             return c[i / 3] + static_cast<std::ptrdiff_t>(i % 3) * c_row;
         };
         if (!past_cache) {
-            const T *line = c[0]; // a row of c seldom begins with one
+            // A row seldom begins with a line. In the first cache rows a power of two apart would drive each other out.
+            const T *line = c[0];
 #pragma GCC unroll 1
             for (std::size_t i = 0; i < Rows; ++i, line += c_row) {
 #pragma GCC unroll 8
-                for (std::size_t j = 0; j < Vectors; j += 64 / sizeof(V)) __builtin_prefetch(line + j * width<T>, 1);
-                __builtin_prefetch(line + Vectors * width<T> - 1, 1);
+                for (std::size_t j = 0; j < Vectors; j += 64 / sizeof(V))
+                    __builtin_prefetch(line + j * width<T>, 1, second_level);
+                __builtin_prefetch(line + Vectors * width<T> - 1, 1, second_level);
             }
         }
         for (std::size_t left = work.depth; left > 0;) {
@@ -165,6 +171,8 @@ void tiles_below(const TileWork<T> &work) {
                 __builtin_prefetch(ahead + 4 * work.ahead_line - 1, 0, second_level);
                 ahead += work.ahead_stride;
             }
+            for (std::size_t lines = work.a_ahead_lines; lines > 0; --lines, a_ahead += line_elements<T>)
+                __builtin_prefetch(a_ahead, 0, second_level);
             const std::size_t now = left < ask_interval ? left : ask_interval;
             left -= now;
             for (std::size_t k = now; k > 0; --k) {
@@ -334,7 +342,6 @@ void transpose_copy(const T *from, std::ptrdiff_t from_row, std::size_t rows, st
 // What is used next: a group of panels of b, a packed panel, or one of a b in place. Tiles ask for four lines of it now and then: 256
 // bytes of a row, or a line of four rows; always as often, since a branch mispredicted costs more. After some tiles, what
 // is to be packed is laid out in panels.
-template <class T> constexpr std::size_t line_elements = 64 / sizeof(T);
 template <class T> struct Stream {
     const T *from; // something readable where there is nothing to ask for
     std::ptrdiff_t stride = 0, line = 0,
@@ -637,8 +644,10 @@ template <class T> class BlockProduct {
 
     void run() {
         Place place{};
+        RowsAhead rows{};
         bool laid_out = false; // the whole panels of its group, by tiles of the one before
         do {                   // the first chunk always: depth 0 gives the bias
+            if (place.column == 0) rows = rows_after(place);
             const std::size_t columns = group_at(place.column);
             const std::size_t whole = laid_out || packs_in_tiles_ ? columns / panel_ * panel_ : 0;
             if (pack_ && place.range == 0 && whole < columns)
@@ -655,7 +664,7 @@ template <class T> class BlockProduct {
             Stream<T> stream = stream_of(next, tiles);
             for (std::size_t done = 0, now; done < columns; done += now) {
                 now = columns - done < panel_ || !in_panels_ ? columns - done : panel_;
-                one_panel(place, done, now, stream);
+                one_panel(place, done, now, stream, rows);
             }
             laid_out = stream.to != nullptr;
             if (next.column == 0 && place.start + affine_chunk >= block_.depth) // while the range's results are near
@@ -739,7 +748,36 @@ template <class T> class BlockProduct {
         return stream;
     }
 
-    void one_panel(Place place, std::size_t done, std::size_t columns, Stream<T> &stream) const {
+    // Lines of a packed a that tiles ask for now and then: those of the next range, where they come from memory. From a
+    // third-level cache they come in time unasked.
+    struct RowsAhead {
+        const T *from;
+        std::size_t lines, at_once; // still to come, and in one asking
+
+        void after(std::size_t asked) {
+            from += asked * line_elements<T>;
+            lines -= asked;
+        }
+    };
+    std::size_t askings(Place place) const { return (depth_at(place.start) + ask_interval - 1) / ask_interval; }
+    const T *packed_rows(Place place, std::size_t tile) const {
+        return block_.packed_a + place.start / affine_chunk * block_.a_chunk +
+               tile * Tile<T>::rows * depth_at(place.start);
+    }
+    RowsAhead rows_after(Place place) const {
+        Place next = place;
+        if (++next.range == ranges_) next.range = 0, next.start += affine_chunk;
+        if (block_.packed_a == nullptr || next.start >= block_.depth ||
+            block_.rows * block_.depth * sizeof(T) <= kept_by_caches)
+            return {};
+        const T *from = packed_rows(next, begin_of(next.range)), *end = packed_rows(next, end_of(next.range));
+        const std::size_t lines = static_cast<std::size_t>(end - from) / line_elements<T>;
+        const std::size_t tiles = end_of(place.range) - begin_of(place.range);
+        const std::size_t times = (block_.columns + panel_ - 1) / panel_ * tiles * askings(place);
+        return {from, lines, (lines + times - 1) / times};
+    }
+
+    void one_panel(Place place, std::size_t done, std::size_t columns, Stream<T> &stream, RowsAhead &rows_ahead) const {
         const std::size_t depth = depth_at(place.start), column = place.column + done;
         const std::size_t vectors = (columns + width<T> - 1) / width<T>;
         const bool last = place.start + depth == block_.depth;
@@ -768,13 +806,14 @@ template <class T> class BlockProduct {
                          std::size_t count) __attribute__((always_inline)) {
             const std::ptrdiff_t i = static_cast<std::ptrdiff_t>(row);
             work.tiles = count;
-            work.a = block_.packed_a == nullptr
-                         ? a + i * block_.a_row
-                         : block_.packed_a + place.start / affine_chunk * block_.a_chunk + t * Tile<T>::rows * depth;
+            work.a = block_.packed_a == nullptr ? a + i * block_.a_row : packed_rows(place, t);
             work.a_tile = block_.packed_a != nullptr ? static_cast<std::ptrdiff_t>(Tile<T>::rows * depth)
                                                      : static_cast<std::ptrdiff_t>(rows) * block_.a_row;
             work.c = block_.c + i * block_.c_row + column;
             work.ahead = stream.from;
+            work.a_ahead = rows_ahead.from;
+            work.a_ahead_lines =
+                rows_ahead.lines < rows_ahead.at_once * askings(place) * count ? 0 : rows_ahead.at_once;
             const auto &ways = tiles<T>.of[rows - 1][vectors - 1][transposed_];
             if (packs && t == 0) {
                 TileWork<T> first = work;
@@ -786,9 +825,11 @@ template <class T> class BlockProduct {
                 work.a += work.a_tile;
                 work.c += static_cast<std::ptrdiff_t>(rows) * work.c_row;
                 work.ahead += work.ahead_tile;
+                work.a_ahead += work.a_ahead_lines * askings(place) * line_elements<T>;
             }
             if (work.tiles > 0) ways[narrow ? half : plain](work);
             stream.after(count);
+            rows_ahead.after(work.a_ahead_lines * askings(place) * count);
         };
         if (few_ || vectors <= Tile<T>::vectors) {
             tiles_.each(begin_of(place.range), end_of(place.range), below, stream.tiles_at_once());
