@@ -340,22 +340,19 @@ void transpose_copy(const T *from, std::ptrdiff_t from_row, std::size_t rows, st
 }
 
 // What is used next: a group of panels of b, a packed panel, or one of a b in place. Tiles ask for four lines of it now and then: 256
-// bytes of a row, or a line of four rows; always as often, since a branch mispredicted costs more. After some tiles, what
-// is to be packed is laid out in panels.
+// bytes of a row, or a line of four rows; always as often, since a branch mispredicted costs more.
 template <class T> struct Stream {
     const T *from; // something readable where there is nothing to ask for
     std::ptrdiff_t stride = 0, line = 0,
                    asking = 0;         // from row to row, from line to line, and from one asking to the next
     std::size_t rows = 0, at_once = 0; // still to come, for each tile
-    // Where the group's panels go, if its columns lie each in a line: a row is then a line of each column of a panel, panel after
-    // panel. nullptr: rows are but asked for.
-    T *to = nullptr;
-    std::size_t depth = 0, k = 0;
-    std::ptrdiff_t column = 0;
+    // Of columns that lie each in a line, a row is a line of each column of a panel: so many rows, then the next panel's.
+    std::size_t panel_rows = 0, row = 0;
+    std::ptrdiff_t panel = 0;
 
-    void begin(const T *first, std::ptrdiff_t row, std::size_t count, std::size_t tiles) {
+    void begin(const T *first, std::ptrdiff_t row_stride, std::size_t count, std::size_t tiles) {
         from = first;
-        stride = row;
+        stride = row_stride;
         rows = count;
         at_once = (count + tiles - 1) / tiles;
     }
@@ -365,30 +362,13 @@ template <class T> struct Stream {
         const std::size_t wanted = (at_once + most_at_once - 1) / most_at_once;
         return wanted < most_asked ? (wanted > 0 ? wanted : 1) : most_asked;
     }
-    // Tiles in one call: the fewer, the more rows they lay out, as lines asked for are not kept long, least of rows that share sets.
-    std::size_t tiles_at_once() const {
-        return to == nullptr || at_once == 0 ? most_at_once : at_once < most_at_once ? most_at_once / at_once : 1;
-    }
     void after(std::size_t tiles) {
         const std::size_t now = rows < tiles * at_once ? rows : tiles * at_once;
         rows -= now;
-        if (to == nullptr)
-            from += static_cast<std::ptrdiff_t>(now) * stride;
-        else
-            for (std::size_t i = 0; i < now; ++i) lay_out_lines();
-    }
-
-  private:
-    void lay_out_lines() {
-        const std::size_t count = depth - k < line_elements<T> ? depth - k : line_elements<T>;
-        transpose_copy(from, column, panel_columns<T>, count, to, static_cast<std::ptrdiff_t>(panel_columns<T>));
-        to += count * panel_columns<T>;
-        from += count;
-        k += count;
-        if (k == depth) {
-            k = 0;
-            from += static_cast<std::ptrdiff_t>(panel_columns<T>) * column - static_cast<std::ptrdiff_t>(depth);
-        }
+        from += static_cast<std::ptrdiff_t>(now) * stride;
+        if (panel_rows == 0) return;
+        for (row += now; row >= panel_rows; row -= panel_rows)
+            from += panel - static_cast<std::ptrdiff_t>(panel_rows) * stride;
     }
 };
 
@@ -645,11 +625,10 @@ template <class T> class BlockProduct {
     void run() {
         Place place{};
         RowsAhead rows{};
-        bool laid_out = false; // the whole panels of its group, by tiles of the one before
-        do {                   // the first chunk always: depth 0 gives the bias
+        do { // the first chunk always: depth 0 gives the bias
             if (place.column == 0) rows = rows_after(place);
             const std::size_t columns = group_at(place.column);
-            const std::size_t whole = laid_out || packs_in_tiles_ ? columns / panel_ * panel_ : 0;
+            const std::size_t whole = packs_in_tiles_ ? columns / panel_ * panel_ : 0;
             if (pack_ && place.range == 0 && whole < columns)
                 pack_panels(source(place) + static_cast<std::ptrdiff_t>(whole) * block_.b_column, block_.b_row,
                             block_.b_column, depth_at(place.start), columns - whole,
@@ -666,7 +645,6 @@ template <class T> class BlockProduct {
                 now = columns - done < panel_ || !in_panels_ ? columns - done : panel_;
                 one_panel(place, done, now, stream, rows);
             }
-            laid_out = stream.to != nullptr;
             if (next.column == 0 && place.start + affine_chunk >= block_.depth) // while the range's results are near
                 activate(block_, tiles_.row(begin_of(place.range)), tiles_.row(end_of(place.range)));
             place = next;
@@ -738,11 +716,11 @@ template <class T> class BlockProduct {
             stream.begin(source(place), block_.b_row, depth, tiles);
             stream.asking = stream.stride;
         } else {
-            stream.to = slot(place);
-            stream.begin(source(place), stream.line,
-                         columns / panel_ * ((depth + line_elements<T> - 1) / line_elements<T>), tiles);
-            stream.depth = depth;
-            stream.line = stream.column = block_.b_column;
+            stream.panel_rows = (depth + line_elements<T> - 1) / line_elements<T>;
+            stream.panel = static_cast<std::ptrdiff_t>(panel_) * block_.b_column;
+            stream.begin(source(place), static_cast<std::ptrdiff_t>(line_elements<T>),
+                         columns / panel_ * stream.panel_rows, tiles);
+            stream.line = block_.b_column;
             stream.asking = 4 * stream.line;
         }
         return stream;
@@ -832,10 +810,10 @@ template <class T> class BlockProduct {
             rows_ahead.after(work.a_ahead_lines * askings(place) * count);
         };
         if (few_ || vectors <= Tile<T>::vectors) {
-            tiles_.each(begin_of(place.range), end_of(place.range), below, stream.tiles_at_once());
+            tiles_.each(begin_of(place.range), end_of(place.range), below, most_at_once);
         } else if (place.range == 0) { // all rows at once
             const RowTiles lower(block_.rows, wide_rows<T>);
-            lower.each(0, lower.count, below, stream.tiles_at_once());
+            lower.each(0, lower.count, below, most_at_once);
         }
     }
 };
