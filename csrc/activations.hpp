@@ -372,6 +372,7 @@ struct celu {
 };
 
 struct selu {
+    static constexpr bool reads_many_tables = true;
     static constexpr double scale = 1.0507009873554805, scaled_alpha = 1.7580993408473766;
     static constexpr double scaled_alpha_low = 0x1.092dbf6372048p-54;
     template <class V> static PYNN_INLINE V forward(V x) {
@@ -390,6 +391,7 @@ struct selu {
 };
 
 struct gelu {
+    static constexpr bool reads_many_tables = true;
     template <class V> static PYNN_INLINE Parts<V> minus_density() { // -1 / sqrt(2 pi)
         return constant<V>(-0x1.9884533d43651p-2, 0x1.cbc0d30ebfd15p-56);
     }
@@ -660,13 +662,14 @@ struct tanh {
 };
 
 struct tanh_shrink {
+    static constexpr bool reads_many_tables = true;
     template <class V> static PYNN_INLINE V forward(V x) {
         if constexpr (by_table<V>) {
-            // a small a is scaled, for the low part of its result may be too small
+            // scaled, as the low part of a small result may be too small
             constexpr float limit = tanh_shrink_table.greatest[0];
-            V a = at_most(limit, magnitude(x)), scale = select(a < 0x1p-20f, splat<V>(0x1p60f), 1 - V{});
+            V a = at_most(limit, magnitude(x));
             Parts<V> f = piecewise<tanh_shrink_table>(a), ratio = product(times(a, whole(a)), f);
-            V y = rounded_product(a * scale, ratio) * select(a < 0x1p-20f, splat<V>(0x1p-60f), 1 - V{});
+            V y = rounded_product(a * 0x1p60f, ratio) * 0x1p-60f;
             return with_sign_of(select(magnitude(x) > limit, magnitude(x) - 1, y), x);
         } else {
             using C = TanhShrinkConstants;
@@ -697,6 +700,7 @@ struct tanh_shrink {
 };
 
 struct softplus {
+    static constexpr bool reads_many_tables = true;
     template <class V> static PYNN_INLINE WithPlace<softplus_table, V> begin(V x) {
         return left_exp_with_place<softplus_table>(x);
     }
@@ -775,6 +779,7 @@ struct softplus {
 };
 
 struct log_sigmoid {
+    static constexpr bool reads_many_tables = true;
     template <class V> static PYNN_INLINE WithPlace<softplus_table, V> begin(V x) { return softplus::begin(-x); }
     template <class V> static PYNN_INLINE V finish(V x, const WithPlace<softplus_table, V> &given, Parts<V> factor) {
         return -softplus::finish(-x, given, factor);
