@@ -43,7 +43,7 @@ void pack_group(const T *b, std::ptrdiff_t b_row, std::size_t rows, std::size_t 
 }
 
 template <class T> constexpr std::size_t line_elements = 64 / sizeof(T);
-constexpr std::size_t kept_by_caches = std::size_t(4) << 20; // bytes of a
+constexpr std::size_t kept_by_caches = std::size_t(4) << 20; // bytes of a block's a that a third-level cache keeps
 constexpr std::ptrdiff_t packing_ahead = 16;                 // rows of b
 constexpr std::size_t ask_interval = 32;                     // of k, from one asking for what is used next to the other
 constexpr std::size_t most_asked = 4;
@@ -57,7 +57,7 @@ template <class T> struct TileWork {
     // from line to line, from one asking to the next, and from tile to tile
     std::ptrdiff_t ahead_line, ahead_stride, ahead_tile;
     std::size_t ahead_rows; // in one asking
-    const T *a_ahead;       // the same of a packed a: line by line, so many at a time
+    const T *a_ahead;       // of a packed a, what is asked for line by line, and how many lines each time
     std::size_t a_ahead_lines;
     std::size_t depth; // at most affine_chunk
     const T *a;
@@ -340,35 +340,30 @@ void transpose_copy(const T *from, std::ptrdiff_t from_row, std::size_t rows, st
 }
 
 // What is used next: a group of panels of b, a packed panel, or one of a b in place. Tiles ask for four lines of it now and then: 256
-// bytes of a row, or a line of four rows; always as often, since a branch mispredicted costs more.
+// bytes of a row, or a line of four rows or columns; always as often, since a branch mispredicted costs more.
 template <class T> struct Stream {
     const T *from; // something readable where there is nothing to ask for
     std::ptrdiff_t stride = 0, line = 0,
                    asking = 0;         // from row to row, from line to line, and from one asking to the next
     std::size_t rows = 0, at_once = 0; // still to come, for each tile
-    // Of columns that lie each in a line, a row is a line of each column of a panel: so many rows, then the next panel's.
-    std::size_t panel_rows = 0, row = 0;
-    std::ptrdiff_t panel = 0;
+    std::size_t askings = 1;           // of a tile at a time
 
-    void begin(const T *first, std::ptrdiff_t row_stride, std::size_t count, std::size_t tiles) {
+    void begin(const T *first, std::ptrdiff_t row, std::size_t count, std::size_t tiles) {
         from = first;
-        stride = row_stride;
+        stride = row;
         rows = count;
         at_once = (count + tiles - 1) / tiles;
     }
-    // How many rows a tile asks for at a time: few tiles have to hurry.
-    std::size_t rows_asked() const {
-        if (asking != stride) return 1;
+    // A row each time, and more where few tiles have to hurry.
+    void ask_by_row() {
+        asking = stride;
         const std::size_t wanted = (at_once + most_at_once - 1) / most_at_once;
-        return wanted < most_asked ? (wanted > 0 ? wanted : 1) : most_asked;
+        askings = wanted < most_asked ? (wanted > 0 ? wanted : 1) : most_asked;
     }
     void after(std::size_t tiles) {
         const std::size_t now = rows < tiles * at_once ? rows : tiles * at_once;
         rows -= now;
         from += static_cast<std::ptrdiff_t>(now) * stride;
-        if (panel_rows == 0) return;
-        for (row += now; row >= panel_rows; row -= panel_rows)
-            from += panel - static_cast<std::ptrdiff_t>(panel_rows) * stride;
     }
 };
 
@@ -607,8 +602,7 @@ template <class T> void activate(const ProductBlock<T> &block, std::size_t begin
 }
 
 // Chunk by chunk of k, the block's rows are taken in ranges whose part of a stays in the second-level cache; a range goes
-// through the columns group by group. The first one lays b out for the others: rows by its first tile, columns after some tiles
-// of the group before.
+// through the columns group by group. The first one lays b out for the others: rows by its first tile, columns before it.
 template <class T> class BlockProduct {
   public:
     explicit BlockProduct(const ProductBlock<T> &block)
@@ -620,7 +614,7 @@ template <class T> class BlockProduct {
           panel_((few_ ? vectors_of_tile<T>(block.rows) : Tile<T>::vectors) * width<T>),
           group_(pack_ ? group_columns<T> : panel_), groups_((block.columns + group_ - 1) / group_),
           tiles_(block.rows, Tile<T>::rows), ranges_(row_ranges(block.rows, block_rows<T>)),
-          slots_(packs_in_tiles_ && ranges_ == 1 ? 1 : workspace_groups(ranges_, groups_)) {}
+          slots_(workspace_groups(ranges_, groups_)) {}
 
     void run() {
         Place place{};
@@ -684,7 +678,7 @@ template <class T> class BlockProduct {
     // From which column of its group's slot on a panel lies. One that no other range reads takes the place of the panel before,
     // which the first-level cache still has.
     std::size_t place_of(std::size_t done, std::size_t columns) const {
-        return slots_ == 1 && columns == panel_ ? 0 : done;
+        return packs_in_tiles_ && ranges_ == 1 && columns == panel_ ? 0 : done;
     }
     // Where the panel of so many columns, `done` columns from the group's first, is read.
     const T *panel_of(Place place, std::size_t done, std::size_t columns) const {
@@ -709,19 +703,18 @@ template <class T> class BlockProduct {
             const std::size_t elements = depth * (columns < panel_ ? panel_padded<T>(columns) : columns);
             stream.begin(panel_of(place, 0, columns), static_cast<std::ptrdiff_t>(row), (elements + row - 1) / row,
                          tiles);
-            stream.asking = stream.stride;
+            stream.ask_by_row();
             return stream;
         }
         if (packs_in_tiles_) {
             stream.begin(source(place), block_.b_row, depth, tiles);
-            stream.asking = stream.stride;
-        } else {
-            stream.panel_rows = (depth + line_elements<T> - 1) / line_elements<T>;
-            stream.panel = static_cast<std::ptrdiff_t>(panel_) * block_.b_column;
-            stream.begin(source(place), static_cast<std::ptrdiff_t>(line_elements<T>),
-                         columns / panel_ * stream.panel_rows, tiles);
+            stream.ask_by_row();
+        } else { // a row is a line of each column
             stream.line = block_.b_column;
+            stream.begin(source(place), static_cast<std::ptrdiff_t>(line_elements<T>),
+                         (depth + line_elements<T> - 1) / line_elements<T>, tiles);
             stream.asking = 4 * stream.line;
+            stream.askings = (columns + 4 * most_at_once - 1) / (4 * most_at_once);
         }
         return stream;
     }
@@ -775,7 +768,7 @@ template <class T> class BlockProduct {
         work.b_stride = in_panels_ ? static_cast<std::ptrdiff_t>(panel_padded<T>(columns)) : block_.b_row;
         work.ahead_line = stream.line;
         work.ahead_stride = stream.asking;
-        work.ahead_rows = stream.rows_asked();
+        work.ahead_rows = stream.askings;
         work.ahead_tile = static_cast<std::ptrdiff_t>(stream.at_once) * stream.stride;
         const bool narrow = Tile<T>::halves && work.lanes <= width<T> / 2;
         const bool packs = packs_in_tiles_ && place.range == 0 && columns == panel_;
@@ -789,9 +782,9 @@ template <class T> class BlockProduct {
                                                      : static_cast<std::ptrdiff_t>(rows) * block_.a_row;
             work.c = block_.c + i * block_.c_row + column;
             work.ahead = stream.from;
+            const std::size_t asked = rows_ahead.at_once * askings(place); // lines, by each tile
             work.a_ahead = rows_ahead.from;
-            work.a_ahead_lines =
-                rows_ahead.lines < rows_ahead.at_once * askings(place) * count ? 0 : rows_ahead.at_once;
+            work.a_ahead_lines = rows_ahead.lines < asked * count ? 0 : rows_ahead.at_once;
             const auto &ways = tiles<T>.of[rows - 1][vectors - 1][transposed_];
             if (packs && t == 0) {
                 TileWork<T> first = work;
@@ -803,11 +796,11 @@ template <class T> class BlockProduct {
                 work.a += work.a_tile;
                 work.c += static_cast<std::ptrdiff_t>(rows) * work.c_row;
                 work.ahead += work.ahead_tile;
-                work.a_ahead += work.a_ahead_lines * askings(place) * line_elements<T>;
+                work.a_ahead += asked * line_elements<T>;
             }
             if (work.tiles > 0) ways[narrow ? half : plain](work);
             stream.after(count);
-            rows_ahead.after(work.a_ahead_lines * askings(place) * count);
+            if (work.a_ahead_lines > 0) rows_ahead.after(asked * count);
         };
         if (few_ || vectors <= Tile<T>::vectors) {
             tiles_.each(begin_of(place.range), end_of(place.range), below, most_at_once);

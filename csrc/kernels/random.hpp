@@ -216,7 +216,7 @@ void fill_loop(typename Format::Kept *out, std::uint64_t key, std::uint64_t star
             const std::size_t units = n / size < left ? n / size : static_cast<std::size_t>(left);
             fill_units<D, Format, G>(out, key, unit, units, Splats<vec<T>>(given));
             count = units * size;
-        } else { // part of the least unit there is, which is made elsewhere
+        } else { // part of the least unit, which a fill of two vectors makes as a whole
             typename Format::Kept made[least];
             const std::size_t first = start % least, rest = least - first;
             count = n < rest ? n : rest;
