@@ -234,6 +234,16 @@ def test_results_larger_than_a_cache(columns, dtype, isa, threads, rng):
     assert (memory[[0, -1]] == 7).all()
 
 
+def test_rows_larger_than_a_cache(dtype, isa, rng):
+    """Packed rows of x of more than 4 MiB, in two ranges, are asked for ahead."""
+    if isa == "portable" and dtype == np.float64:
+        pytest.skip("takes long, its fma being made of additions; float32 goes the same ways")
+    pynn.set_num_threads(1)
+    x, w = whole(rng, 300, 4100, dtype=dtype), whole(rng, 4100, 300, dtype=dtype)
+    for to_w in "CF":
+        assert np.array_equal(pynn.affine(x, w.copy(to_w)), x @ w), to_w
+
+
 def test_empty_sums_of_many_rows(dtype, isa):
     """k = 0, and no outputs to sum over, with several blocks of rows."""
     b = np.arange(20, dtype=dtype)
