@@ -145,3 +145,12 @@ def test_mp_softmax_is_a_distribution(rng):
     """The oracle itself."""
     total = sum(exact(mp_array(rng.normal(0, 30, 50))))
     assert abs(total.v - 1) < CTX.ldexp(1, -230)
+
+
+@pytest.mark.parametrize("dy", [["max"] * 3, [np.inf, 1, 2], [-np.inf, np.inf, 0], [0, 0, "max"]])
+def test_log_softmax_backward_of_sums_too_large(dy, dtype, isa):
+    """As the formula gives it: infinities, not NaN; and what is finite stays so."""
+    dy = np.array([np.finfo(dtype).max if d == "max" else d for d in dy], dtype)
+    y = np.full(3, -1, dtype)
+    want = pynn.reference.log_softmax_backward(dy, y)
+    np.testing.assert_allclose(pynn.log_softmax_backward(dy, y), want, 1e-6)

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/softmax.hpp"
+#include "kernels/sums.hpp"
 
 namespace pynn::PYNN_ISA {
 namespace {
@@ -215,8 +216,10 @@ template <class T> void log_softmax_backward_row(const T *dy, const T *y, T *dx,
     if (whole < n) sums.add(Block<T>(dy + whole, n - whole, 0).v[0]);
     double total, total_low;
     sums.total(&total, &total_low);
+    if (total - total != 0) total = plain_sum(dy, n); // too large, infinite or NaN, as adding gives it
     const T high = static_cast<T>(total);
-    const T low = static_cast<T>((total - static_cast<double>(high)) + total_low);
+    const T rest_of_sum = static_cast<T>((total - static_cast<double>(high)) + total_low);
+    const T low = rest_of_sum - rest_of_sum == 0 ? rest_of_sum : T(0);
     const auto f = [&](V d, V v) __attribute__((always_inline)) {
         V e = exp_of(v);
         V rest = -e * low;
