@@ -45,9 +45,7 @@ constexpr std::size_t row_ranges(std::size_t rows, std::size_t block_rows) {
     return 2 * rows <= 3 * block_rows ? 1 : (rows + block_rows - 1) / block_rows;
 }
 // Groups of columns that are laid out at a time: the one in use, or all for the ranges after the first.
-constexpr std::size_t workspace_groups(std::size_t ranges, std::size_t groups) {
-    return ranges == 1 || groups == 0 ? 1 : groups;
-}
+constexpr std::size_t workspace_groups(std::size_t ranges, std::size_t groups) { return ranges == 1 ? 1 : groups; }
 
 // A matrix normalized by moments of its columns, or of its rows: (x - mean) * scale * gamma + beta.
 template <class T> struct Normalized {

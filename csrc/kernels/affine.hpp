@@ -612,9 +612,8 @@ template <class T> class BlockProduct {
           in_panels_(pack_ || block.packed != nullptr), packs_in_tiles_(pack_ && block.b_column == 1),
           few_(!in_panels_ && !transposed_ && block.rows < Tile<T>::rows),
           panel_((few_ ? vectors_of_tile<T>(block.rows) : Tile<T>::vectors) * width<T>),
-          group_(pack_ ? group_columns<T> : panel_), groups_((block.columns + group_ - 1) / group_),
-          tiles_(block.rows, Tile<T>::rows), ranges_(row_ranges(block.rows, block_rows<T>)),
-          slots_(workspace_groups(ranges_, groups_)) {}
+          group_(pack_ ? group_columns<T> : panel_), tiles_(block.rows, Tile<T>::rows),
+          ranges_(row_ranges(block.rows, block_rows<T>)) {}
 
     void run() {
         Place place{};
@@ -629,10 +628,7 @@ template <class T> class BlockProduct {
                             slot(place) + whole * depth_at(place.start));
             Place next = place;
             next.column += columns;
-            if (next.column == block_.columns) {
-                next.column = 0;
-                if (++next.range == ranges_) next.range = 0, next.start += affine_chunk;
-            }
+            if (next.column == block_.columns) next = range_after(place);
             const std::size_t tiles = (columns + panel_ - 1) / panel_ * (end_of(place.range) - begin_of(place.range));
             Stream<T> stream = stream_of(next, tiles);
             for (std::size_t done = 0, now; done < columns; done += now) {
@@ -653,15 +649,19 @@ template <class T> class BlockProduct {
 
     const ProductBlock<T> &block_;
     const bool transposed_, pack_, in_panels_, packs_in_tiles_, few_;
-    const std::size_t panel_, group_, groups_;
+    const std::size_t panel_, group_;
     const RowTiles tiles_;
-    const std::size_t ranges_, slots_;
+    const std::size_t ranges_;
 
     std::size_t depth_at(std::size_t start) const {
         return block_.depth - start < affine_chunk ? block_.depth - start : affine_chunk;
     }
     std::size_t begin_of(std::size_t range) const { return range * tiles_.count / ranges_; }
     std::size_t end_of(std::size_t range) const { return begin_of(range + 1); }
+    Place range_after(Place place) const {
+        const bool last = place.range + 1 == ranges_;
+        return {last ? place.start + affine_chunk : place.start, last ? 0 : place.range + 1, 0};
+    }
     std::size_t group_at(std::size_t column) const {
         const std::size_t left = block_.columns - column;
         const bool widened = !few_ && !in_panels_ && block_.packed_a == nullptr;
@@ -672,7 +672,7 @@ template <class T> class BlockProduct {
                static_cast<std::ptrdiff_t>(place.column) * block_.b_column;
     }
     T *slot(Place place) const {
-        const std::size_t number = (place.start / affine_chunk * groups_ + place.column / group_) % slots_;
+        const std::size_t number = ranges_ == 1 ? 0 : place.column / group_;
         return block_.workspace + number * group_columns<T> * affine_chunk;
     }
     // From which column of its group's slot on a panel lies. One that no other range reads takes the place of the panel before,
@@ -736,8 +736,7 @@ template <class T> class BlockProduct {
                tile * Tile<T>::rows * depth_at(place.start);
     }
     RowsAhead rows_after(Place place) const {
-        Place next = place;
-        if (++next.range == ranges_) next.range = 0, next.start += affine_chunk;
+        const Place next = range_after(place);
         if (block_.packed_a == nullptr || next.start >= block_.depth ||
             block_.rows * block_.depth * sizeof(T) <= kept_by_caches)
             return {};
