@@ -327,7 +327,8 @@ struct elu {
     }
     template <class V> static PYNN_INLINE V forward(V x) { return bent(x, rounded_expm1(exponent(x))); }
     template <class V> static PYNN_INLINE V forward(V x, V alpha) {
-        V y = magnitude(scaled_expm1(whole(alpha), select(x > 0, V{}, x)));
+        Lift<V> lift(alpha);
+        V y = magnitude(lift.down(scaled_expm1(whole(lift.up(alpha)), select(x > 0, V{}, x))));
         y = select(x > 0, x, with_sign_of(y, as<V>(bits(x) ^ (bits(alpha) & sign_bits<V>()))));
         return if_valid(moderate(magnitude(alpha), 0), y);
     }
@@ -339,15 +340,19 @@ struct elu {
 struct celu {
     template <class V> static PYNN_INLINE V forward(V x) { return elu::forward(x); }
     template <class V> static PYNN_INLINE V forward(V x, V alpha) {
-        V t = select(x > 0, V{}, x) / alpha;
+        Lift<V> lift(alpha);
+        V a = lift.up(alpha), negative = lift.up(select(x > 0, V{}, x));
+        V t = negative / a;
         t = select(t < -far<element<V>>, splat<V>(-far<element<V>>), t); // an infinite x; e^t - 1 is -1 there
-        V t_low = fma(-t, alpha, x) / alpha;
-        V limit = select(t <= -far<element<V>>, -alpha, with_sign_of(ratio_times(x, alpha, t, t_low), x));
-        return if_valid(moderate(alpha, least<element<V>>), select(x > 0, x, limit));
+        V t_low = fma(-t, a, negative) / a;
+        V bent = with_sign_of(lift.down(ratio_times(negative, a, t, t_low)), x);
+        V y = select(x > 0, x, select(t <= -far<element<V>>, -alpha, bent));
+        return if_valid(moderate(alpha, least<element<V>>), y);
     }
     template <class V> static PYNN_INLINE V backward(V dy, V y) { return keep_nan(y, select(y > 0, dy, dy * (y + 1))); }
     template <class V> static PYNN_INLINE V backward(V dy, V y, V alpha) {
-        V slope = rounded(quotient(two_sum(y, alpha), whole(alpha)));
+        Lift<V> lift(alpha);
+        V a = lift.up(alpha), slope = rounded(quotient(two_sum(lift.up(y), a), whole(a)));
         return if_valid(moderate(alpha, least<element<V>>), keep_nan(y, select(y > 0, dy, dy * slope)));
     }
 
@@ -688,13 +693,14 @@ struct tanh_shrink {
         }
     }
     template <class V> static PYNN_INLINE V backward(V dy, V x) {
+        Lift<V> lift(dy);
         if constexpr (by_table<V>) {
             V a = at_most(tanh_table.greatest[0], magnitude(x));
             Parts<V> f = piecewise<tanh_table>(a), t = times(a, fast_two_sum(f.high, f.low));
-            return scaled(dy, t, t);
+            return lift.down(scaled(lift.up(dy), t, t));
         } else {
             Parts<V> t = tanh_parts(magnitude(x));
-            return scaled(dy, t, t);
+            return lift.down(scaled(lift.up(dy), t, t));
         }
     }
 };
@@ -805,11 +811,14 @@ struct squareplus {
         return if_valid(has(b), keep_nan(x, y));
     }
     template <class V> static PYNN_INLINE V backward(V dy, V y) {
-        return slope(dy, y, 1 - V{}, splat<V>(default_limit<V>));
+        return slope(dy, select(y > default_limit<V>, splat<V>(default_limit<V>), y), 1 - V{});
     }
     template <class V> static PYNN_INLINE V backward(V dy, V y, V b) {
-        V dx = select(b == 0, passed(y > 0, dy, y), slope(dy, y, b / 4, limit(b)));
-        return if_valid(has(b), keep_nan(y, dx));
+        // y over the power of two below the root of c, and c by its square: y^2 and c may be too small as they are
+        V c = select(b == 0, 1 - V{}, b / 4), root = sqrt(c), limit = default_limit<V> * root;
+        V inverse = inverse_of_power_below(root);
+        V dx = slope(dy, select(y > limit, limit, y) * inverse, c * inverse * inverse);
+        return if_valid(has(b), keep_nan(y, select(b == 0, passed(y > 0, dy, y), dx)));
     }
 
   private:
@@ -827,12 +836,11 @@ struct squareplus {
         return select(a > limit, select(x < 0, b / 4 / a, a), y);
     }
     // y^2 / (c + y^2); a small y is taken in two steps, for its square may be too small
-    template <class V> static PYNN_INLINE V slope(V dy, V y, V c, V limit) {
-        V bounded = select(y > limit, limit, y);
-        Parts<V> square = product(whole(bounded), bounded);
-        auto large = bounded > 1;
-        Parts<V> ratio = quotient(select(large, square, whole(bounded)), sum(whole(c), square));
-        return scaled(dy, whole(select(large, 1 - V{}, bounded)), ratio);
+    template <class V> static PYNN_INLINE V slope(V dy, V y, V c) {
+        Parts<V> square = product(whole(y), y);
+        auto large = y > 1;
+        Parts<V> ratio = quotient(select(large, square, whole(y)), sum(whole(c), square));
+        return scaled(dy, whole(select(large, 1 - V{}, y)), ratio);
     }
 };
 

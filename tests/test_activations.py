@@ -5,7 +5,7 @@ import pytest
 
 import oracles
 import pynn
-from oracles import BITS, mp_call, ulp_error_mp, ulp_errors, wide_call
+from oracles import BITS, WIDER, mp_call, ulp_error_mp, ulp_errors, wide_call
 from pynn import reference
 
 ACTIVATIONS = list(pynn.ACTIVATIONS)
@@ -69,9 +69,9 @@ def sensitivities(n, dtype):
     return np.ldexp(rng.uniform(-2, 2, n), rng.integers(-30, 30, n)).astype(dtype)
 
 
-def saved_by(activation, x):
+def saved_by(activation, x, *parameters):
     """What the activation keeps for its backward, computed by pynn."""
-    return activation.forward(x) if activation.saves == "y" else x
+    return activation.forward(x, *parameters) if activation.saves == "y" else x
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +117,52 @@ def test_accuracy(name, dtype, oracle, every_setting, record_ulp):
             worst = int(np.argmax(errors))
             record_ulp(f"{name}{suffix} {np.dtype(dtype)}", errors[worst])
             assert errors[worst] <= bound, f"{setting}: {suffix} at {x[worst]!r}, dy {dy[worst]!r}"
+
+
+# Parameters at the ends of what a row has, as exponents of 2 for float32 and float64.
+ENDS = {
+    "leaky_relu": [(-100, -140), (-1000, -1060)],
+    "elu": [(-40, -100, -117, -124, -140, 89), (-900, -1013, -1030, 899)],
+    "celu": [(-40, -100, -120, 89), (-900, -1000, 899)],
+    "softplus": [(-49, 89), (-49, 899)],
+    "squareplus": [(-33, -66, -99, 89), (-333, -666, -999, 899)],
+}
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_next_to_the_smallest_normal_number(name, dtype, rng, record_ulp):
+    """Small operands, results and parameters, where the low parts of a product may be lost."""
+    if dtype == np.float64 and not oracles.HAS_LONGDOUBLE:
+        pytest.skip("long double is double here")
+    row, formula, info = pynn.ACTIVATIONS[name], reference.ACTIVATIONS[name], np.finfo(dtype)
+    least, n, wide = info.minexp - info.nmant, 10_000, WIDER[dtype]
+
+    def numbers(low, high):
+        return (rng.choice([-1, 1], n) * np.exp2(rng.uniform(low, high, n).astype(wide))).astype(
+            dtype
+        )
+
+    for end in (None, *ENDS.get(name, [(), ()])[dtype == np.float64]):
+        given = [] if end is None else [np.ldexp(dtype(1.37), end)]
+        bend = max(end or 0, least)
+        ranges = (least, info.minexp + 20), (bend - 8, bend + 6), (-8, 8), (least, info.maxexp - 1)
+        for x in (numbers(*ends) for ends in ranges):
+            saved = saved_by(row, x, *given)
+            slope = wide_call(formula.backward, np.ones(n, dtype), saved, *given)
+            with np.errstate(all="ignore"):
+                dy = (numbers(least - 1, info.minexp + 16) / slope).astype(dtype)
+            dy[~np.isfinite(dy)] = 1
+            with np.errstate(all="raise"):
+                y, dx = row.forward(x, *given), row.backward(dy, saved, *given)
+            errors = ulp_errors(y, wide_call(formula.forward, x, *given))
+            assert (errors <= FORWARD[dtype]).all(), (end, x[errors.argmax()], errors.max())
+            true = wide_call(formula.backward, dy, saved, *given)
+            counts = np.isfinite(saved) & (np.abs(slope) > wide(2) ** (least - 30))
+            backward = np.where(counts, backward_errors(name, dx, true, dy, saved), 0)
+            at = backward.argmax()
+            assert backward[at] <= BACKWARD, (end, dy[at], saved[at], backward[at])
+            record_ulp(f"{name} {np.dtype(dtype)}", errors.max())
+            record_ulp(f"{name} backward {np.dtype(dtype)}", backward[at])
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)

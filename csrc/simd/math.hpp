@@ -112,6 +112,15 @@ template <class V> PYNN_INLINE Parts<V> product(Parts<V> a, V b) {
 }
 template <class V> PYNN_INLINE Parts<V> negative(Parts<V> a) { return {-a.high, -a.low}; }
 template <class V> PYNN_INLINE V rounded(Parts<V> a) { return a.high + a.low; }
+// Products with what may be next to the smallest numbers lose no low parts when taken a power of two as large.
+template <class V> struct Lift {
+    static constexpr auto lift = static_cast<element<V>>(sizeof(element<V>) == 4 ? 0x1p60 : 0x1p200);
+    ints<V> small;
+
+    PYNN_INLINE explicit Lift(V v) : small(magnitude(v) < lift) {}
+    PYNN_INLINE V up(V v) const { return select(small, v * lift, v); }
+    PYNN_INLINE V down(V v) const { return select(small, v * (1 / lift), v); }
+};
 // v a b, rounded once; v may be infinite
 template <class V> PYNN_INLINE V scaled(V v, Parts<V> a, Parts<V> b) {
     V p = v * a.high;

@@ -126,6 +126,11 @@ template <class V> constexpr ints<V> sign_bits() {
     return static_cast<I>(std::uint64_t(1) << (8 * sizeof(I) - 1)) - ints<V>{};
 }
 template <class V> PYNN_INLINE V magnitude(V v) { return as<V>(bits(v) & ~sign_bits<V>()); }
+// 1 over the greatest power of two that is at most v, a number next to neither end of its type
+template <class V> PYNN_INLINE V inverse_of_power_below(V v) {
+    ints<V> one = bits(1 - V{}), power = bits(v) & bits(splat<V>(static_cast<element<V>>(__builtin_inf())));
+    return as<V>(one + one - power);
+}
 template <class V> PYNN_INLINE V negative_magnitude(V v) { return as<V>(bits(v) | sign_bits<V>()); }
 template <class V> PYNN_INLINE V with_sign_of(V v, V sign) { return as<V>(bits(v) | (bits(sign) & sign_bits<V>())); }
 // x where it is a NaN; else y
