@@ -57,6 +57,12 @@ template <class T> struct Normalized {
     const T *gamma, *beta; // one per column, or nullptr
 };
 
+// Memory that softmax needs beside its rows of n: for shorter ones, of float32, it takes its own.
+constexpr std::size_t most_on_stack = 2048;
+template <class T> constexpr std::size_t spare_of_row(std::size_t n) {
+    return sizeof(T) == 4 && n > most_on_stack ? n : 0;
+}
+
 template <class T> struct Kernels {
     // Elementwise; in place is allowed where pointers are equal.
     void (*forward[activation_count])(const T *x, T *y, std::size_t n);
@@ -75,9 +81,12 @@ template <class T> struct Kernels {
     void (*copy_past_cache)(const T *from, T *to, std::size_t n);
     void (*finish_past_cache)();
 
-    // Of rows of n; x_row and y_row from one to the next. What a row ends with overlaps with the next one's beginning.
-    void (*softmax)(const T *x, std::ptrdiff_t x_row, T *y, std::ptrdiff_t y_row, std::size_t rows, std::size_t n);
-    void (*softmin)(const T *x, std::ptrdiff_t x_row, T *y, std::ptrdiff_t y_row, std::size_t rows, std::size_t n);
+    // Of rows of n; x_row and y_row from one to the next. What a row ends with overlaps with the next one's beginning. spare has
+    // spare_of_row(n) elements.
+    void (*softmax)(const T *x, std::ptrdiff_t x_row, T *y, std::ptrdiff_t y_row, std::size_t rows, std::size_t n,
+                    T *spare);
+    void (*softmin)(const T *x, std::ptrdiff_t x_row, T *y, std::ptrdiff_t y_row, std::size_t rows, std::size_t n,
+                    T *spare);
     void (*log_softmax)(const T *x, std::ptrdiff_t x_row, T *y, std::ptrdiff_t y_row, std::size_t rows, std::size_t n);
     // One row each.
     void (*softmax_backward)(const T *dy, const T *y, T *dx, std::size_t n);
@@ -115,9 +124,9 @@ template <class T> struct Kernels {
     double (*sum_of_squares)(const T *x, std::size_t n);
     double (*loss[loss_count])(const T *x, const T *t, std::size_t n, T parameter);
     void (*loss_slope[loss_count])(const T *x, const T *t, T *dx, std::size_t n, T scale, T parameter);
-    // Of rows of n: y = softmax(x), which may be in place, and the cross-entropy with labels
+    // Of rows of n: y = softmax(x), which may be in place, and the cross-entropy with labels; spare as above
     void (*softmax_loss)(const T *x, T *y, std::size_t rows, std::size_t n, const std::ptrdiff_t *labels,
-                         double *losses);
+                         double *losses, T *spare);
     void (*add_scaled)(const T *x, T s, T *y, std::size_t n); // y += s x
     void (*scale)(const T *x, T s, T *y, std::size_t n);      // y = s x
     void (*drop)(const float *uniform, float ratio, const T *x, T s, T *y, std::size_t n);

@@ -54,7 +54,7 @@ template <class T> class Rows {
         const std::size_t classes = layers_.back().out;
         const T scale = static_cast<T>(1.0 / static_cast<double>(m_));
         T *y = rows_.back().output + begin * classes, *dz = rows_.back().dz + begin * classes;
-        kernels_.softmax_loss(y, y, end - begin, classes, labels_ + begin, losses_ + begin);
+        kernels_.softmax_loss(y, y, end - begin, classes, labels_ + begin, losses_ + begin, dz);
         kernels_.scale(y, scale, dz, (end - begin) * classes);
         for (std::size_t i = begin; i < end; ++i, y += classes, dz += classes)
             dz[labels_[i]] = scale * (y[labels_[i]] - 1);

@@ -295,12 +295,13 @@ def test_bits_of_losses(name, dtype, every_setting, rng):
         oracles.assert_same_bits(part, known[1][7:29], setting)
 
 
-def test_bits_of_softmax_loss(dtype, every_setting, rng):
-    x, t = rng.normal(0, 4, (3001, 23)).astype(dtype), rng.integers(0, 23, 3001)
+@pytest.mark.parametrize(("rows", "classes"), [(3001, 23), (9, 5001)])
+def test_bits_of_softmax_loss(rows, classes, dtype, every_setting, rng):
+    x, t = rng.normal(0, 4, (rows, classes)).astype(dtype), rng.integers(0, classes, rows)
     known = None
     for setting in every_setting():
         loss, y, _ = pynn._core.softmax_loss(x, t)
-        got = np.array(loss), y, pynn._core.softmax_loss_backward(y, t, 1 / 3001)
+        got = np.array(loss), y, pynn._core.softmax_loss_backward(y, t, 1 / rows)
         oracles.assert_same_bits(y, pynn.softmax(x), setting)
         known = known or got
         for one, other in zip(got, known):

@@ -7,8 +7,9 @@ import oracles
 import pynn
 from oracles import CTX, Mp, mp_array, ulp_error_mp, ulp_errors
 
-LENGTHS = [1, 2, 3, 10, 15, 16, 17, 31, 33, 64, 100, 257, 1000]
-BOUND = 2.0  # ULP
+LENGTHS = [1, 2, 3, 10, 15, 16, 17, 31, 33, 64, 100, 257, 1000, 2048, 2049, 5001]
+FORWARD = {np.float32: 1.0, np.float64: 2.0}  # bounds in ULP
+BACKWARD = 2.0
 
 
 def exact(x):
@@ -32,16 +33,16 @@ def test_accuracy(dtype, isa, rng, record_ulp):
         e = np.exp(x.astype(wide) - x.max())
         error = ulp_errors(pynn.softmax(x), e / e.sum()).max()
         record_ulp(f"softmax {np.dtype(dtype)}", error)
-        assert error <= BOUND, f"n = {x.size}"
+        assert error <= FORWARD[dtype], f"n = {x.size}"
 
 
 def test_accuracy_wherever_the_greatest_is(isa, rng):
     """On both sides of 512, from where on float32 is subtracted first; and around the 512 elements that a sum takes."""
     for greatest in (511.9, 512.1, -511.9, -512.1, 1e4, -1e7, 3e9):
-        for n in (1, 17, 511, 512, 513, 1025):
+        for n in (1, 17, 511, 512, 513, 1025, 2500):
             x = (rng.standard_normal(n) * 9 + greatest).astype(np.float32)
             e = np.exp(x.astype(np.float64) - x.max())
-            assert ulp_errors(pynn.softmax(x), e / e.sum()).max() <= BOUND, (greatest, n)
+            assert ulp_errors(pynn.softmax(x), e / e.sum()).max() <= FORWARD[np.float32], (greatest, n)
             others = np.delete(e, x.argmax()).sum()
             true = x.astype(np.float64) - x.max() - np.log1p(others)
             assert ulp_errors(pynn.log_softmax(x), true).max() <= 1, (greatest, n)
@@ -53,7 +54,7 @@ def test_accuracy_against_mpmath(dtype, rng, record_ulp):
         for got, true in zip(pynn.softmax(x), exact(x), strict=True):
             error = ulp_error_mp(got, true.v)
             record_ulp(f"softmax {np.dtype(dtype)}", error)
-            assert error <= BOUND
+            assert error <= FORWARD[dtype]
 
 
 def test_backward(dtype, isa, rng, record_ulp):
@@ -65,7 +66,7 @@ def test_backward(dtype, isa, rng, record_ulp):
         unit = np.spacing(y * (np.abs(dy) + abs(dtype(mean))))
         error = float((np.abs(pynn.softmax_backward(dy, y) - true) / unit).max())
         record_ulp(f"softmax_backward {np.dtype(dtype)}", error)
-        assert error <= BOUND, f"n = {x.size}"
+        assert error <= BACKWARD, f"n = {x.size}"
 
 
 def test_gradient(rng):

@@ -53,10 +53,14 @@ py::tuple softmax_loss(py::object x_argument, py::object t_argument) {
         WithoutGil unlocked;
         Scratch<double> losses(labels.count);
         auto kernel = active_kernels_of<T>().softmax_loss;
-        parallel_for(labels.count, row_grain(labels.classes), [&](std::size_t begin, std::size_t end) {
-            const std::size_t n = labels.classes;
-            kernel(data + begin * n, result + begin * n, end - begin, n, labels.data + begin, losses.get() + begin);
-        });
+        const std::size_t n = labels.classes, spare = spare_of_row<T>(n);
+        const int threads = thread_count();
+        Scratch<T> own(detail::bytes_of(spare, static_cast<std::size_t>(threads)));
+        const auto rows = [&](std::size_t begin, std::size_t end, int slot) {
+            kernel(data + begin * n, result + begin * n, end - begin, n, labels.data + begin, losses.get() + begin,
+                   own.get() + spare * static_cast<std::size_t>(slot));
+        };
+        parallel_for_slots(labels.count, row_grain(n), threads, rows);
         StandardEnvironment environment;
         loss = active_kernels().sum(losses.get(), labels.count) / static_cast<double>(labels.count);
     });

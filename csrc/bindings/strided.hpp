@@ -193,12 +193,15 @@ template <bool... Row> struct Rowwise {
     static constexpr bool is_row[] = {Row...};
 };
 
-// What rowwise() calls, of a kernel that takes rows of one input, or the operands of one row.
+// What rowwise() calls, of a kernel that takes rows of one input, with memory to spare or without, or the operands of one row.
 template <class Family, class T, class Kernel> auto call_of_rows(Kernel kernel) {
     return [kernel](const T *const *in, const std::ptrdiff_t *in_rows, T *out, std::ptrdiff_t out_row, std::size_t rows,
-                    std::size_t length) {
+                    std::size_t length, [[maybe_unused]] T *spare) {
         if constexpr (std::is_invocable_v<Kernel, const T *, std::ptrdiff_t, T *, std::ptrdiff_t, std::size_t,
-                                          std::size_t>) {
+                                          std::size_t, T *>) {
+            kernel(in[0], in_rows[0], out, out_row, rows, length, spare);
+        } else if constexpr (std::is_invocable_v<Kernel, const T *, std::ptrdiff_t, T *, std::ptrdiff_t, std::size_t,
+                                                 std::size_t>) {
             kernel(in[0], in_rows[0], out, out_row, rows, length);
         } else {
             const auto one_row = [&]<std::size_t... I>(std::ptrdiff_t row, std::index_sequence<I...>) {
@@ -210,8 +213,8 @@ template <class Family, class T, class Kernel> auto call_of_rows(Kernel kernel) 
     };
 }
 
-// call(inputs, their steps from row to row in elements, output, its step, rows, length) for all rows, some at a time; steps from row
-// to row, and within one, in bytes. Throws std::bad_alloc.
+// call(inputs, their steps from row to row in elements, output, its step, rows, length, spare_of_row(length) elements of memory) for
+// all rows, some at a time; steps from row to row, and within one, in bytes. Throws std::bad_alloc.
 template <class Family, class From, class T, class Call>
 void rowwise(char *const *operands, std::ptrdiff_t rows, std::ptrdiff_t length, const std::ptrdiff_t *steps,
              const std::ptrdiff_t *steps_in_row, Call call) {
@@ -226,28 +229,30 @@ void rowwise(char *const *operands, std::ptrdiff_t rows, std::ptrdiff_t length, 
         row_steps[j] = steps[j] / size;
     }
     const std::size_t longest = static_cast<std::size_t>(std::max<std::ptrdiff_t>(length, 1));
-    const std::size_t buffer = contiguous ? 0 : detail::bytes_of(longest, count_of_operands);
+    const std::size_t spare = spare_of_row<T>(longest);
+    const std::size_t buffer = spare + (contiguous ? 0 : detail::bytes_of(longest, count_of_operands));
     const int threads = thread_count();
     Scratch<T> scratch(detail::bytes_of(buffer, static_cast<std::size_t>(threads)));
     const std::size_t grain = std::max<std::size_t>(1, elementwise_grain / 4 / longest);
     parallel_for_slots(
         static_cast<std::size_t>(rows), grain, threads, [&](std::size_t begin, std::size_t end, int slot) {
             const T *in[inputs];
+            T *spared = scratch.get() + buffer * static_cast<std::size_t>(slot);
             if (contiguous) {
                 const auto at = static_cast<std::ptrdiff_t>(begin);
                 for (int j = 0; j < inputs; ++j) in[j] = reinterpret_cast<const T *>(operands[j] + at * steps[j]);
                 call(in, row_steps, reinterpret_cast<T *>(operands[inputs] + at * steps[inputs]), row_steps[inputs],
-                     end - begin, static_cast<std::size_t>(length));
+                     end - begin, static_cast<std::size_t>(length), spared);
                 return;
             }
-            T *own = scratch.get() + buffer * static_cast<std::size_t>(slot), *result = own + longest * inputs;
+            T *own = spared + spare, *result = own + longest * inputs;
             for (auto row = static_cast<std::ptrdiff_t>(begin); row < static_cast<std::ptrdiff_t>(end); ++row) {
                 for (int j = 0; j < inputs; ++j) {
                     T *place = own + longest * static_cast<std::size_t>(j);
                     gather<From>(operands[j] + row * steps[j], steps_in_row[j], lengths[j], place);
                     in[j] = place;
                 }
-                call(in, row_steps, result, 0, 1, static_cast<std::size_t>(length));
+                call(in, row_steps, result, 0, 1, static_cast<std::size_t>(length), spared);
                 scatter<Result<From, T>>(result, lengths[inputs], operands[inputs] + row * steps[inputs],
                                          steps_in_row[inputs]);
             }

@@ -57,15 +57,15 @@ template <class T> struct LogSum {
 };
 
 // sum(exp(x - greatest)) - 1. Greatest elements are counted, so that a small rest keeps its digits: the first partial
-// result that they make 1 or more gives them back. Exact: the sums are of use however small the rest is. later: two rows of
-// memory that will be needed.
+// result that they make 1 or more gives them back. Exact: the sums are of use however small the rest is, and however far from 0
+// greatest is. later: two rows of memory that will be needed.
 template <class T> using Later = const T *[2];
 template <bool Exact>
 PYNN_INLINE double sum_of_others(const float *x, const Later<float> &later, std::size_t n, float greatest) {
     using V = vec<float>;
     constexpr std::size_t vectors = partial_results / width<float>;
     constexpr float start = Exact ? 0 : 2 * RowTerms::scale; // above every term, so that fast_two_sum() is exact
-    const RowTerms term(greatest);
+    const ExactRowTerms<Exact> term(greatest);
     PartialSums<float> sums;
     V highs[vectors], errors[vectors], lows[vectors], count = {};
     const auto clear = [&]() __attribute__((always_inline)) {
@@ -87,7 +87,7 @@ PYNN_INLINE double sum_of_others(const float *x, const Later<float> &later, std:
                     const Parts<V> added = Exact ? two_sum(highs[j], t.high) : fast_two_sum(highs[j], t.high);
                     highs[j] = added.high;
                     errors[j] += added.low;
-                    lows[j] = fma(t.low, t.scale, lows[j]);
+                    lows[j] = fma(t.low, t.high, lows[j]);
                 }
         },
         [&]() __attribute__((always_inline)) {
@@ -141,7 +141,7 @@ PYNN_INLINE Parts<double> sum_of_others(const double *x, const Later<double> &la
 }
 
 PYNN_INLINE Parts<double> log_of_sum(const float *x, const Later<float> &later, std::size_t n, float greatest) {
-    double others = sum_of_others<false>(x, later, n, greatest);
+    double others = RowTerms::is_far(greatest) ? 0 : sum_of_others<false>(x, later, n, greatest);
     if (others < 0x1p-14) others = sum_of_others<true>(x, later, n, greatest);
     return {short_log_of_one_plus(others), 0};
 }
@@ -163,9 +163,10 @@ PYNN_INLINE void less_log_of_sum(const T *x, T *y, std::size_t n, T least_of_row
     using V = vec<T>;
     const T high = static_cast<T>(sum.high), low = static_cast<T>((sum.high - static_cast<double>(high)) + sum.low);
     if (0 < high && high < static_cast<T>(0x1p+126f) && -high <= least_of_row) { // |x| <= high: as below, but shorter
+        const V one = splat<V>(high / high); // CPUs that multiply and add in different pipes do both at once
         const auto f = [&](V v) __attribute__((always_inline)) {
-            const V difference = v - high, error = v - (difference + high);
-            return difference + (error - low);
+            const V difference = v - high, error = v - fma(difference, one, splat<V>(high));
+            return difference + fma(one, splat<V>(-low), error);
         };
         map<many_vectors<T>>(n, y, f, x);
         return;

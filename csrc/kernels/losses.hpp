@@ -35,8 +35,8 @@ template <class L, class T> void loss_slope_loop(const T *x, const T *t, T *dx, 
 
 // y = softmax(x) of rows of n, which may be in place, and the cross-entropy of each with its label, from the scores.
 template <class T>
-void softmax_loss_rows(const T *x, T *y, std::size_t rows, std::size_t n, const std::ptrdiff_t *labels,
-                       double *losses) {
+void softmax_loss_rows(const T *x, T *y, std::size_t rows, std::size_t n, const std::ptrdiff_t *labels, double *losses,
+                       T *spare) {
     constexpr std::size_t most = 64; // whose logarithms are taken together
     while (rows > 0) {
         const std::size_t count = rows < most ? rows : most;
@@ -44,9 +44,9 @@ void softmax_loss_rows(const T *x, T *y, std::size_t rows, std::size_t n, const 
         for (std::size_t i = 0; i < count; ++i)
             losses[i] = -static_cast<double>(x[static_cast<std::ptrdiff_t>(i * n) + labels[i]]);
         const auto row = static_cast<std::ptrdiff_t>(n);
-        softmax_of_rows(x, row, y, row, count, n, [&](std::size_t i, T greatest, double total) {
+        softmax_of_rows(x, row, y, row, count, n, spare, [&](std::size_t i, double taken_off, double total) {
             totals[i] = total;
-            losses[i] += static_cast<double>(greatest);
+            losses[i] += taken_off;
         });
         x += count * n;
         y += count * n;

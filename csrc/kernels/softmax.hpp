@@ -15,6 +15,7 @@ template <class T, std::size_t groups = 1> struct Block {
     static constexpr std::size_t per_group = partial_results / width<T>, vectors = groups * per_group;
     V v[groups][per_group];
 
+    Block() = default;
     PYNN_INLINE Block(const T *p, std::size_t lanes, T padding) {
         for (std::size_t j = 0; j < vectors; ++j) {
             const std::size_t at = j * width<T>;
@@ -141,45 +142,74 @@ template <bool AnySign = false, class V> PYNN_INLINE V exp_of_difference(V x, V 
     }
 }
 
-// 2^80 e^t = high + low scale, with high a power of 2^(1/8), low a tenth of high / scale or less, and scale a power of 2
+// 2^80 e^t = high (1 + low), with high a power of 2^(1/8), rounded, and low a tenth or less
 template <class V> struct Term {
-    V high, low, scale;
-
-    PYNN_INLINE V rounded() const { return fma(low, scale, high); }
+    V high, low;
 };
+// By i: what (8 k + i) << 20 makes 2^(k + i / 8), rounded, when added to its bits; and what that lacks, in parts of it
+struct Eighths {
+    float high[8], low[8];
+    constexpr Eighths() : high(), low() {
+        for (unsigned i = 0; i < 8; ++i) {
+            high[i] = __builtin_bit_cast(float, __builtin_bit_cast(std::uint32_t, eighths_high[i]) - (i << 20));
+            low[i] = static_cast<float>(static_cast<double>(eighths_low[i]) / static_cast<double>(eighths_high[i]));
+        }
+    }
+};
+inline constexpr Eighths eighths;
 
-// The terms of a row, of x - greatest. Both are reduced by a multiple of ln(2) / 8 before they are subtracted, which leaves
-// less to round; the greatest element's term is 2^80. A row whose greatest element is far from 0 is subtracted first, which is
-// exact. What is less than the greatest element by far_below is taken as that: its exponential is 0 too.
+// The terms of a row less its greatest element, to a multiple of ln(2) / 8: that is left out of the reduction of each, which rounds
+// less than to subtract. What is less than the greatest element by far_below is taken as that: its exponential is 0 too.
 struct RowTerms {
     using V = vec<float>;
-    static constexpr float near_limit = 512, far_below = 136, scale = 0x1p+80f;
-    // (e^r - 1 - r) / r^2, |r| <= ln(2) / 8; 2^-27 of e^r
-    static constexpr float tail[] = {0x1.000006p-1f, 0x1.557202p-3f, 0x1.5520cap-5f};
-    V shift, least, round, rest;
+    static constexpr float far_below = 136, scale = 0x1p+80f;
+    V least, round;
 
-    PYNN_INLINE explicit RowTerms(float greatest) {
+    PYNN_INLINE static bool is_far(float greatest) { return !(__builtin_fabsf(greatest) < 512); }
+    PYNN_INLINE explicit RowTerms(float greatest) { // not far
         const V from = splat<V>(greatest);
-        shift = select(magnitude(from) < near_limit, V{}, from);
-        const V t = from - shift;
-        least = t - far_below;
-        round = power_round - (fma(t, splat<V>(EighthConstants::per_unit), splat<V>(power_round)) - power_round);
-        rest = reduced(t).r;
+        least = from - far_below;
+        round = whole + 80 * 8 - multiple(from);
     }
-    PYNN_INLINE Term<V> operator()(V x) const {
-        const ReducedByEighths<V> t = reduced(maximum(least, x - shift));
-        const V r = t.r - rest, p = fma(r * r, polynomial(r, tail), r);
-        const V high = look_up_eighth<V>(eighths_high, bits(t.z));
-        const V power = as<V>((bits(t.z) & ~7) << 20); // as Power::down() has it
-        return {high * power, fma(high, p, look_up_eighth<V>(eighths_low, bits(t.z))), power};
+    PYNN_INLINE Term<V> operator()(V x) const { return term(reduced(maximum(least, x)), EighthConstants::tail); }
+    // the multiple, as a number
+    PYNN_INLINE static double taken_off(float greatest) {
+        return static_cast<double>(multiple(splat<V>(greatest))[0]) * (ExpConstants<double>::ln2 / 8);
     }
 
-  private:
+  protected:
+    static constexpr float whole = 0x1.8p+23f; // what is added to it is rounded
+
+    PYNN_INLINE static V multiple(V t) { return fma(t, splat<V>(EighthConstants::per_unit), splat<V>(whole)) - whole; }
     PYNN_INLINE ReducedByEighths<V> reduced(V t) const {
         using C = EighthConstants;
         const V z = fma(t, splat<V>(C::per_unit), round), n = z - round;
         return {z, fma(n, splat<V>(-C::low), fma(n, splat<V>(-C::high), t))};
     }
+    template <std::size_t N> PYNN_INLINE static Term<V> term(ReducedByEighths<V> t, const float (&tail)[N]) {
+        const V p = fma(t.r * t.r, polynomial(t.r, tail), t.r);
+        const V high = as<V>(bits(look_up_eighth<V>(eighths.high, bits(t.z))) + (bits(t.z) << 20));
+        return {high, p + look_up_eighth<V>(eighths.low, bits(t.z))};
+    }
+};
+
+// The terms of x - greatest: the greatest element's is 2^80. Far: the greatest element may be far from 0; it is subtracted first
+// then, which is exact.
+template <bool Far> struct ExactRowTerms : RowTerms {
+    // (e^r - 1 - r) / r^2, |r| <= ln(2) / 8; 2^-27 of e^r
+    static constexpr float tail[] = {0x1.000006p-1f, 0x1.557202p-3f, 0x1.5520cap-5f};
+    V shift, rest;
+
+    PYNN_INLINE explicit ExactRowTerms(float greatest) : ExactRowTerms(greatest, is_far(greatest) ? greatest : 0) {}
+    PYNN_INLINE Term<V> operator()(V x) const {
+        ReducedByEighths<V> t = reduced(maximum(least, Far ? x - shift : x));
+        t.r -= rest;
+        return term(t, tail);
+    }
+
+  private:
+    PYNN_INLINE ExactRowTerms(float greatest, float shift)
+        : RowTerms(greatest - shift), shift(splat<V>(shift)), rest(reduced(splat<V>(greatest - shift)).r) {}
 };
 
 template <class T> struct Extremes {
@@ -239,13 +269,12 @@ template <class V> PYNN_INLINE Parts<V> reciprocal_of_sum(double total, double t
     return {splat<V>(first), splat<V>(static_cast<element<V>>((high[0] - static_cast<double>(first)) + low[0]))};
 }
 
-// y = c exp(x - greatest); their sum, times c
-PYNN_INLINE void exponentials_of_row(const float *x, const float *next_x, float *y, const float *next_y, std::size_t n,
-                                     float greatest, double *sum, double *low) {
+// The terms of a row, and their sum
+PYNN_INLINE double terms_of_row(const RowTerms &term, const float *x, const float *next_x, float *high,
+                                const float *next_high, float *low, std::size_t n) {
     using V = vec<float>;
     constexpr std::size_t vectors = partial_results / width<float>;
     constexpr float start = 2 * RowTerms::scale; // above every term, so that fast_two_sum() is exact
-    const RowTerms term(greatest);
     PartialSums<float> sums;
     V highs[vectors], lows[vectors];
     const auto clear = [&]() __attribute__((always_inline)) {
@@ -256,27 +285,31 @@ PYNN_INLINE void exponentials_of_row(const float *x, const float *next_x, float 
     for_groups(
         n,
         [&](auto groups, std::size_t i, std::size_t lanes) __attribute__((always_inline)) {
-            Block<float, groups> block(x + i, lanes, -__builtin_inff());
+            Block<float, groups> block(x + i, lanes, -__builtin_inff()), rest;
             for (std::size_t g = 0; g < groups; ++g) {
                 prefetch_group(next_x + i + g * partial_results);
-                prefetch_group(next_y + i + g * partial_results);
+                prefetch_group(next_high + i + g * partial_results);
             }
-            for (auto &group : block.v)
+            for (std::size_t g = 0; g < groups; ++g)
                 for (std::size_t j = 0; j < vectors; ++j) {
-                    const Term<V> t = term(group[j]);
+                    const Term<V> t = term(block.v[g][j]);
                     const Parts<V> added = fast_two_sum(highs[j], t.high);
                     highs[j] = added.high;
-                    lows[j] = fma(t.low, t.scale, lows[j]) + added.low;
-                    group[j] = t.rounded();
+                    lows[j] = fma(t.low, t.high, lows[j]) + added.low;
+                    block.v[g][j] = t.high;
+                    rest.v[g][j] = t.low;
                 }
-            block.store_to(y + i, lanes);
+            block.store_to(high + i, lanes);
+            rest.store_to(low + i, lanes);
         },
         [&]() __attribute__((always_inline)) {
             sums.add(highs, start);
             sums.add(lows);
             clear();
         });
-    sums.total(sum, low);
+    double sum, sum_low;
+    sums.total(&sum, &sum_low);
+    return sum;
 }
 PYNN_INLINE void exponentials_of_row(const double *x, const double *next_x, double *y, const double *next_y,
                                      std::size_t n, double greatest, double *sum, double *low) {
@@ -294,34 +327,60 @@ PYNN_INLINE void exponentials_of_row(const double *x, const double *next_x, doub
     sums.total(sum, low);
 }
 
-// each(row, its greatest element, sum of exp(x - greatest)) for every row of n > 0, when y has it. What a row ends with waits for
+// each(row, what is taken off, about the greatest element; sum of exp(x - that)) for every row of n > 0, when y has it. What a row ends with waits for
 // one number after the other: meanwhile the next row's greatest element is found.
 template <class T, class F>
 PYNN_INLINE void softmax_of_rows(const T *x, std::ptrdiff_t x_row, T *y, std::ptrdiff_t y_row, std::size_t rows,
-                                 std::size_t n, F each) {
+                                 std::size_t n, T *spare, F each) {
     using V = vec<T>;
+    float own[most_on_stack], *low = own;
+    if constexpr (by_table<V>)
+        if (spare_of_row<T>(n) > 0) low = spare;
     T greatest = rows > 0 ? greatest_of_row(x, n) : T(0);
-    for (std::size_t row = 0; row < rows; ++row, y += y_row) {
-        double total, total_low;
-        exponentials_of_row(x, x + x_row, y, y + y_row, n, greatest, &total, &total_low);
-        x += x_row;
-        const T next = row + 1 < rows ? greatest_of_row(x, n) : T(0);
-        const Parts<V> inverse = reciprocal_of_sum<V>(total, total_low);
-        const auto scaled = [&](V e) __attribute__((always_inline)) { return fma(e, inverse.high, e * inverse.low); };
-        map<many_vectors<T>>(n, y, scaled, y);
-        if constexpr (by_table<V>) total *= 1 / static_cast<double>(RowTerms::scale);
-        each(row, greatest, total);
+    for (std::size_t row = 0; row < rows; ++row, y += y_row, x += x_row) {
+        double total;
+        T next;
+        if constexpr (by_table<V>) {
+            const T *from = x;
+            T near = greatest;
+            if (RowTerms::is_far(greatest)) { // subtracted first, which is exact
+                map<many_vectors<T>>(n, y, [=](V v) { return v - greatest; }, x);
+                from = y;
+                near = 0;
+            }
+            total = terms_of_row(RowTerms(near), from, x + x_row, y, y + y_row, low, n);
+            next = row + 1 < rows ? greatest_of_row(x + x_row, n) : T(0);
+            total *= 1 / static_cast<double>(RowTerms::scale);
+            const Parts<V> inverse = reciprocal_of_sum<V>(total, 0);
+            const auto share = [&](V term, V rest) __attribute__((always_inline)) {
+                const V y_low = term * fma(rest, inverse.high, inverse.low);
+                return fma(term, inverse.high, y_low) * (1 / RowTerms::scale);
+            };
+            map<many_vectors<T>>(n, y, share, y, low);
+            each(row, from == x ? RowTerms::taken_off(greatest) : static_cast<double>(greatest), total);
+        } else {
+            double total_low;
+            exponentials_of_row(x, x + x_row, y, y + y_row, n, greatest, &total, &total_low);
+            next = row + 1 < rows ? greatest_of_row(x + x_row, n) : T(0);
+            const Parts<V> inverse = reciprocal_of_sum<V>(total, total_low);
+            const auto scaled = [&](V e)
+                                    __attribute__((always_inline)) { return fma(e, inverse.high, e * inverse.low); };
+            map<many_vectors<T>>(n, y, scaled, y);
+            each(row, greatest, total);
+        }
         greatest = next;
     }
 }
 
 template <class T>
-void softmax_rows(const T *x, std::ptrdiff_t x_row, T *y, std::ptrdiff_t y_row, std::size_t rows, std::size_t n) {
-    if (n > 0) softmax_of_rows(x, x_row, y, y_row, rows, n, [](std::size_t, T, double) {});
+void softmax_rows(const T *x, std::ptrdiff_t x_row, T *y, std::ptrdiff_t y_row, std::size_t rows, std::size_t n,
+                  T *spare) {
+    if (n > 0) softmax_of_rows(x, x_row, y, y_row, rows, n, spare, [](std::size_t, double, double) {});
 }
 
 template <class T>
-void softmin_rows(const T *x, std::ptrdiff_t x_row, T *y, std::ptrdiff_t y_row, std::size_t rows, std::size_t n) {
+void softmin_rows(const T *x, std::ptrdiff_t x_row, T *y, std::ptrdiff_t y_row, std::size_t rows, std::size_t n,
+                  T *spare) {
     for (; rows > 0; --rows, x += x_row, y += y_row) {
         for (std::size_t i = 0; i < n; i += partial_results) {
             const std::size_t lanes = n - i < partial_results ? n - i : partial_results;
@@ -330,7 +389,7 @@ void softmin_rows(const T *x, std::ptrdiff_t x_row, T *y, std::ptrdiff_t y_row, 
             for (vec<T> &v : block.v[0]) v = -v;
             block.store_to(y + i, lanes);
         }
-        softmax_rows(y, y_row, y, y_row, 1, n);
+        softmax_rows(y, y_row, y, y_row, 1, n, spare);
     }
 }
 
