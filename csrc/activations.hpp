@@ -960,8 +960,11 @@ struct glu {
     }
     template <class V> static PYNN_INLINE V a_backward(V dy, V b) { return forward(dy, b); }
     template <class V> static PYNN_INLINE V b_backward(V dy, V a, V b) {
-        V slope = gated<true>(a, b);
-        return dy * select(magnitude(b) == static_cast<element<V>>(__builtin_inf()), a * V{}, slope);
+        // the larger first, or it would magnify what a small product lost
+        const auto swap = magnitude(dy) > magnitude(a);
+        V larger = select(swap, dy, a), product = gated<true>(larger, b);
+        return select(swap, a, dy) *
+               select(magnitude(b) == static_cast<element<V>>(__builtin_inf()), larger * V{}, product);
     }
 
   private:

@@ -222,6 +222,21 @@ def test_glu_accuracy(dtype, isa, rng, record_ulp):
     assert errors[normal].max() <= 2 and errors.max() <= 3
 
 
+def test_glu_backward_of_any_size(dtype, isa, rng):
+    """A small product of two factors must not be what a large third one multiplies."""
+    if dtype == np.float64 and not oracles.HAS_LONGDOUBLE:
+        pytest.skip("long double is double here")
+    high, far = (60, 86) if dtype == np.float32 else (500, 700)
+    dy, a = np.exp2(rng.uniform(-high - 60, high, (2, 20_000))).astype(dtype)
+    b = rng.uniform(-far, far, dy.size).astype(dtype)
+    da, db = _core.glu_halves_backward(dy, a, b)
+    wide_dy, wide_a, wide_b = (v.astype(oracles.WIDER[dtype]) for v in (dy, a, b))
+    assert ulp_errors(da, wide_dy * sigmoid(wide_b)).max() <= FORWARD[dtype]
+    errors = ulp_errors(db, wide_dy * (wide_a * (sigmoid(wide_b) * sigmoid(-wide_b))))
+    at = errors.argmax()
+    assert errors[at] <= 2, (dy[at], a[at], b[at])
+
+
 def test_glu_small_and_far(isa, rng):
     """Next to the least normal number, of any operands, and with NaN beside them."""
     for limit in (3, 30, 80, 81, 200):

@@ -42,7 +42,10 @@ def test_accuracy_wherever_the_greatest_is(isa, rng):
         for n in (1, 17, 511, 512, 513, 1025, 2500):
             x = (rng.standard_normal(n) * 9 + greatest).astype(np.float32)
             e = np.exp(x.astype(np.float64) - x.max())
-            assert ulp_errors(pynn.softmax(x), e / e.sum()).max() <= FORWARD[np.float32], (greatest, n)
+            assert ulp_errors(pynn.softmax(x), e / e.sum()).max() <= FORWARD[np.float32], (
+                greatest,
+                n,
+            )
             others = np.delete(e, x.argmax()).sum()
             true = x.astype(np.float64) - x.max() - np.log1p(others)
             assert ulp_errors(pynn.log_softmax(x), true).max() <= 1, (greatest, n)
