@@ -149,6 +149,10 @@ void elementwise_rows(char **operands, const npy_intp *dimensions, const npy_int
     bool contiguous = std::is_same_v<From, T>;
     for (int j = 0; j < count_of_operands; ++j)
         contiguous = contiguous && (steps_in_row[j] == sizeof(T) || length == 1);
+    // CPUs do not look ahead from the end of a row to the next one's beginning: it is brought to the second-level cache.
+    constexpr npy_intp line = 64, most = 8192, beyond_caches = 1 << 20, rows_ahead = 2;
+    const npy_intp row_bytes = std::min(length * static_cast<npy_intp>(sizeof(T)), most);
+    const npy_intp asked = contiguous && rows * row_bytes > beyond_caches ? row_bytes : 0;
     parallel_for(static_cast<std::size_t>(rows * length), elementwise_grain, [&](std::size_t begin, std::size_t end) {
         T buffers[count_of_operands][buffer_length];
         while (begin < end) {
@@ -162,6 +166,9 @@ void elementwise_rows(char **operands, const npy_intp *dimensions, const npy_int
                 own[j] = contiguous ? reinterpret_cast<T *>(place[j]) : buffers[j];
                 if (!contiguous && j < inputs) gather<From>(place[j], steps_in_row[j], count, own[j]);
             }
+            for (int j = 0; j < inputs; ++j)
+                for (npy_intp i = 0; i < asked; i += line)
+                    __builtin_prefetch(place[j] + rows_ahead * steps[j] + i, 0, 2);
             call(own, own + inputs, static_cast<std::size_t>(count));
             for (int j = inputs; !contiguous && j < count_of_operands; ++j)
                 scatter<Result<From, T>>(own[j], count, place[j], steps_in_row[j]);
