@@ -333,7 +333,7 @@ struct elu {
         return if_valid(moderate(magnitude(alpha), 0), y);
     }
     template <class V> static PYNN_INLINE V backward(V dy, V y, V alpha) {
-        return if_valid(alpha >= 0, keep_nan(y, select(y > 0, dy, dy * (y + alpha))));
+        return if_valid(moderate(alpha, 0), keep_nan(y, select(y > 0, dy, dy * (y + alpha))));
     }
 };
 
@@ -779,7 +779,10 @@ struct softplus {
         t.low = select(magnitude(t.high) < far<element<V>>, t.low, V{});
         V dx = dy * -rounded_expm1(t.high, t.low);
         constexpr element<V> tiny = sizeof(element<V>) == 4 ? element<V>(0x1p-100) : element<V>(0x1p-900);
-        dx = select((y > 0) & (magnitude(t.high) < tiny), dy * beta * y, dx); // beta y may be subnormal
+        // beta y may be subnormal, and dy beta too large
+        constexpr element<V> large = sizeof(element<V>) == 4 ? 0x1p30f : 0x1p60;
+        V small = select(magnitude(dy) > large, dy * y * beta, dy * beta * y);
+        dx = select((y > 0) & (magnitude(t.high) < tiny), small, dx);
         return if_valid(moderate(beta, element<V>(0x1p-50)), keep_nan(y, dx));
     }
 };

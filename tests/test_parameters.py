@@ -146,6 +146,23 @@ def test_accuracy_against_mpmath(name, dtype, rng):
             assert ulp_error_mp(got, true) <= bound, f"{x[i]!r}, {[g[i] for g in given]}"
 
 
+def test_products_with_beta_do_not_overflow(dtype, isa):
+    """dy beta y, where y is small and dy or beta great."""
+    least = np.finfo(dtype).smallest_subnormal
+    dy, beta, y = (
+        (2.0**100, 2.0**40, 35 * least) if dtype == np.float32 else (2.0**900, 2.0**160, 16 * least)
+    )
+    dx = pynn.softplus_backward(dtype(dy), dtype(y), beta=beta)
+    assert (
+        ulp_errors(np.array([dx]), np.array([oracles.WIDER[dtype](dy) * y * beta]))[0] <= BACKWARD
+    )
+
+
+def test_elu_of_parameters_too_large(dtype, isa):
+    for alpha in (2.0**91 if dtype == np.float32 else 2.0**901, np.inf, -1.0):
+        assert np.isnan(pynn.elu_backward(dtype(1), dtype(-0.5), alpha=dtype(alpha)))
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_limits(name, dtype, isa):
     """Infinities and zeros are the formula's limits."""

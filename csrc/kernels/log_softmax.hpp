@@ -56,57 +56,35 @@ template <class T> struct LogSum {
     }
 };
 
-// sum(exp(x - greatest)) - 1. Greatest elements are counted, so that a small rest keeps its digits: the first partial
-// result that they make 1 or more gives them back. Exact: the sums are of use however small the rest is, and however far from 0
-// greatest is. later: two rows of memory that will be needed.
+// sum(exp(x - greatest)) - 1. later: two rows of memory that will be needed.
 template <class T> using Later = const T *[2];
-template <bool Exact>
 PYNN_INLINE double sum_of_others(const float *x, const Later<float> &later, std::size_t n, float greatest) {
     using V = vec<float>;
-    constexpr std::size_t vectors = partial_results / width<float>;
-    constexpr float start = Exact ? 0 : 2 * RowTerms::scale; // above every term, so that fast_two_sum() is exact
-    const ExactRowTerms<Exact> term(greatest);
-    PartialSums<float> sums;
-    V highs[vectors], errors[vectors], lows[vectors], count = {};
-    const auto clear = [&]() __attribute__((always_inline)) {
-        for (V &v : highs) v = splat<V>(start);
-        for (std::size_t j = 0; j < vectors; ++j) errors[j] = lows[j] = V{};
+    const auto ask = [&](std::size_t i, std::size_t lanes) __attribute__((always_inline)) {
+        for (std::size_t k = 0; k < lanes; k += partial_results)
+            for (const float *row : later) prefetch_group(row + i + k);
     };
-    clear();
-    for_groups(
-        n,
-        [&](auto groups, std::size_t i, std::size_t lanes) __attribute__((always_inline)) {
-            const Block<float, groups> block(x + i, lanes, -__builtin_inff());
-            for (std::size_t g = 0; g < groups; ++g) {
-                prefetch_group(later[0] + i + g * partial_results);
-                prefetch_group(later[1] + i + g * partial_results);
+    double others = 0;
+    if (!RowTerms::is_far(greatest))
+        others = sum_of_terms<true>(ExactRowTerms<false>(greatest), x, n,
+                                    [&](std::size_t i, std::size_t lanes, auto &, auto &)
+                                        __attribute__((always_inline)) { ask(i, lanes); }) -
+                 1;
+    if (others >= 0x1p-14) return others;
+    // Or it is far from 0. Greatest elements are counted instead of added, so that a small rest keeps its digits.
+    V count = {};
+    const auto leave_out = [&](std::size_t, std::size_t, auto &high, auto &low) __attribute__((always_inline)) {
+        for (std::size_t g = 0; g < std::extent_v<decltype(high.v)>; ++g)
+            for (std::size_t j = 0; j < partial_results / width<float>; ++j) {
+                const auto is_greatest = (high.v[g][j] == RowTerms::scale) & (low.v[g][j] == 0);
+                count += select(is_greatest, 1 - V{}, V{});
+                high.v[g][j] = select(is_greatest, V{}, high.v[g][j]);
             }
-            for (const auto &group : block.v)
-                for (std::size_t j = 0; j < vectors; ++j) {
-                    const Term<V> t = term(group[j]);
-                    const Parts<V> added = Exact ? two_sum(highs[j], t.high) : fast_two_sum(highs[j], t.high);
-                    highs[j] = added.high;
-                    errors[j] += added.low;
-                    lows[j] = fma(t.low, t.high, lows[j]);
-                }
-        },
-        [&]() __attribute__((always_inline)) {
-            for (V &v : highs) {
-                const V one = select(v >= start + RowTerms::scale, splat<V>(RowTerms::scale), V{});
-                v -= one + start; // exact
-                count += one;
-            }
-            sums.add(highs);
-            sums.add(errors);
-            sums.add(lows);
-            clear();
-        });
-    double others, low;
-    sums.total(&others, &low);
-    const float counted =
-        folded(count, [](auto a, auto b) { return a + b; }, std::make_index_sequence<width<float> / 2>());
-    constexpr double scale = RowTerms::scale;
-    return (others + (static_cast<double>(counted) - scale)) * (1 / scale);
+    };
+    others = sum_of_terms<true>(ExactRowTerms<true>(greatest), x, n, leave_out);
+    return others + (static_cast<double>(folded(
+                         count, [](auto a, auto b) { return a + b; }, std::make_index_sequence<width<float> / 2>())) -
+                     1);
 }
 // As many greatest elements as the first group of 16 that has one holds, and the last, partial one, are counted.
 PYNN_INLINE Parts<double> sum_of_others(const double *x, const Later<double> &later, std::size_t n, double greatest) {
@@ -141,9 +119,7 @@ PYNN_INLINE Parts<double> sum_of_others(const double *x, const Later<double> &la
 }
 
 PYNN_INLINE Parts<double> log_of_sum(const float *x, const Later<float> &later, std::size_t n, float greatest) {
-    double others = RowTerms::is_far(greatest) ? 0 : sum_of_others<false>(x, later, n, greatest);
-    if (others < 0x1p-14) others = sum_of_others<true>(x, later, n, greatest);
-    return {short_log_of_one_plus(others), 0};
+    return {short_log_of_one_plus(sum_of_others(x, later, n, greatest)), 0};
 }
 PYNN_INLINE Parts<double> log_of_sum(const double *x, const Later<double> &later, std::size_t n, double greatest) {
     const Parts<double> others = sum_of_others(x, later, n, greatest);
@@ -200,13 +176,26 @@ template <class T> void logsumexp_row(const T *x, T *y, std::size_t n) {
     *y = static_cast<T>(sum.low - sum.low == 0 ? sum.high + sum.low : sum.high);
 }
 
-// exp(x), rounded
-template <class V> PYNN_INLINE V exp_of(V x) {
-    if constexpr (by_table<V>)
-        return rounded_exp(x);
-    else
-        return exp_of_difference<true>(x, V{});
-}
+// exp(t) as a value and a power of two, of which neither is subnormal. Below 2^-180 (float64: 2^-1108) it counts as 0.
+template <class V> struct ExpInTwo {
+    V value, power;
+
+    PYNN_INLINE explicit ExpInTwo(V t, V t_low = V{}) {
+        using C = ExpConstants<element<V>>;
+        constexpr element<V> far = sizeof(element<V>) == 4 ? -125 : -768;
+        t_low = zero_below(far, t, t_low); // of t = -inf too, where it is a NaN
+        if constexpr (by_table<V>) {
+            ShortExponential<V> e = short_exp(at_most(EighthConstants::greatest, t), t_low);
+            value = e.power.first(rounded(e.mantissa));
+            power = e.power.second(1 - V{});
+        } else {
+            Exponential<V> e = exp_parts<true>(select(t > C::greatest, splat<V>(C::greatest), t), t_low, C::lowest);
+            value = e.scale + e.scale * (e.expm1.high + e.expm1.low);
+            power = e.rest;
+        }
+        value = zero_below(far, t, value);
+    }
+};
 
 // dy - exp(y) sum(dy)
 template <class T> void log_softmax_backward_row(const T *dy, const T *y, T *dx, std::size_t n) {
@@ -218,13 +207,17 @@ template <class T> void log_softmax_backward_row(const T *dy, const T *y, T *dx,
     double total, total_low;
     sums.total(&total, &total_low);
     if (total - total != 0) total = plain_sum(dy, n); // too large, infinite or NaN, as adding gives it
+    // a sum of float32 may be too large for that type
+    const T down = sizeof(T) == 4 && (total >= 0x1p+127 || total <= -0x1p+127) ? T(0x1p-40) : T(1), up = 1 / down;
+    total *= static_cast<double>(down);
     const T high = static_cast<T>(total);
     const T rest_of_sum = static_cast<T>((total - static_cast<double>(high)) + total_low);
     const T low = rest_of_sum - rest_of_sum == 0 ? rest_of_sum : T(0);
     const auto f = [&](V d, V v) __attribute__((always_inline)) {
-        V e = exp_of(v);
-        V rest = -e * low;
-        return fma(-e, splat<V>(high), d) + select(rest == rest, rest, V{});
+        const ExpInTwo<V> e(v);
+        const V value = -e.value * up;
+        V rest = value * (e.power * low);
+        return fma(value, e.power * high, d) + select(rest == rest, rest, V{});
     };
     map<many_vectors<T>, true>(n, dx, f, dy, y);
 }
@@ -232,8 +225,12 @@ template <class T> void log_softmax_backward_row(const T *dy, const T *y, T *dx,
 // dy exp(x - y), with y = logsumexp(x)
 template <class T> void logsumexp_backward_row(const T *dy, const T *x, const T *y, T *dx, std::size_t n) {
     using V = vec<T>;
-    V factor = splat<V>(*dy), sum = splat<V>(*y);
-    const auto f = [&](V v) __attribute__((always_inline)) { return factor * exp_of_difference<true>(v, sum); };
+    V factor = splat<V>(*dy), sum = splat<V>(-*y);
+    const auto f = [&](V v) __attribute__((always_inline)) {
+        const Parts<V> difference = two_sum(v, sum);
+        const ExpInTwo<V> e(difference.high, difference.low);
+        return e.value * (factor * e.power);
+    };
     map<many_vectors<T>>(n, dx, f, x);
 }
 

@@ -123,23 +123,14 @@ template <> struct PartialSums<double> {
     }
 };
 
-// exp(x - y), whose difference is rounded at the end only; for x <= y, or not much above
-template <bool AnySign = false, class V> PYNN_INLINE V exp_of_difference(V x, V y) {
+// exp(x - y), whose difference is rounded at the end only; for x <= y
+PYNN_INLINE vec<double> exp_of_difference(vec<double> x, vec<double> y) {
+    using V = vec<double>;
     Parts<V> difference = two_sum(x, -y);
     // of x = -inf too, whose low part is a NaN
-    constexpr element<V> least = ExpConstants<element<V>>::least;
-    V low = zero_below(least, difference.high, difference.low);
-    if constexpr (by_table<V>) {
-        V t = AnySign ? at_most(EighthConstants::greatest, difference.high) : difference.high;
-        ShortExponential<V> e = short_exp(t, low);
-        return e.power.times(zero_below(least, difference.high, rounded(e.mantissa)));
-    } else {
-        V t = difference.high;
-        if constexpr (AnySign)
-            t = select(t > ExpConstants<element<V>>::greatest, splat<V>(ExpConstants<element<V>>::greatest), t);
-        Exponential<V> e = exp_parts<AnySign>(t, low);
-        return (e.scale + e.scale * (e.expm1.high + e.expm1.low)) * e.rest;
-    }
+    V low = zero_below(ExpConstants<double>::least, difference.high, difference.low);
+    Exponential<V> e = exp_parts(difference.high, low);
+    return (e.scale + e.scale * (e.expm1.high + e.expm1.low)) * e.rest;
 }
 
 // 2^80 e^t = high (1 + low), with high a power of 2^(1/8), rounded, and low a tenth or less
@@ -239,8 +230,8 @@ template <bool Both = false, class T> PYNN_INLINE Extremes<T> extremes_of_row(co
 }
 template <class T> PYNN_INLINE T greatest_of_row(const T *x, std::size_t n) { return extremes_of_row(x, n).greatest; }
 
-// Elements of float32 between additions to the partial results
-constexpr std::size_t softmax_block = 512;
+// Elements of float32 between additions of low parts to the partial results
+constexpr std::size_t softmax_block = 256;
 
 // f(count of groups of 16, first element, elements), then after each block end()
 template <class F, class G> PYNN_INLINE void for_groups(std::size_t n, F f, G end) {
@@ -269,9 +260,11 @@ template <class V> PYNN_INLINE Parts<V> reciprocal_of_sum(double total, double t
     return {splat<V>(first), splat<V>(static_cast<element<V>>((high[0] - static_cast<double>(first)) + low[0]))};
 }
 
-// The terms of a row, and their sum
-PYNN_INLINE double terms_of_row(const RowTerms &term, const float *x, const float *next_x, float *high,
-                                const float *next_high, float *low, std::size_t n) {
+// The sum of a row's terms, low parts in float32 for a block. Wide: high ones in float64, else in float32 too, which costs a tenth
+// less, but sums up what their additions round off with the low parts: where the sum is less than 2^-43 for each element, the
+// rounding of that would show. take(i, lanes, high, low) sees the terms from element i on before they are added, and may change them.
+template <bool Wide, class Terms, class F>
+PYNN_INLINE double sum_of_terms(const Terms &term, const float *x, std::size_t n, F take) {
     using V = vec<float>;
     constexpr std::size_t vectors = partial_results / width<float>;
     constexpr float start = 2 * RowTerms::scale; // above every term, so that fast_two_sum() is exact
@@ -285,31 +278,34 @@ PYNN_INLINE double terms_of_row(const RowTerms &term, const float *x, const floa
     for_groups(
         n,
         [&](auto groups, std::size_t i, std::size_t lanes) __attribute__((always_inline)) {
-            Block<float, groups> block(x + i, lanes, -__builtin_inff()), rest;
-            for (std::size_t g = 0; g < groups; ++g) {
-                prefetch_group(next_x + i + g * partial_results);
-                prefetch_group(next_high + i + g * partial_results);
-            }
+            Block<float, groups> high(x + i, lanes, -__builtin_inff()), low;
             for (std::size_t g = 0; g < groups; ++g)
                 for (std::size_t j = 0; j < vectors; ++j) {
-                    const Term<V> t = term(block.v[g][j]);
-                    const Parts<V> added = fast_two_sum(highs[j], t.high);
-                    highs[j] = added.high;
-                    lows[j] = fma(t.low, t.high, lows[j]) + added.low;
-                    block.v[g][j] = t.high;
-                    rest.v[g][j] = t.low;
+                    const Term<V> t = term(high.v[g][j]);
+                    high.v[g][j] = t.high;
+                    low.v[g][j] = t.low;
                 }
-            block.store_to(high + i, lanes);
-            rest.store_to(low + i, lanes);
+            take(i, lanes, high, low);
+            for (std::size_t g = 0; g < groups; ++g) {
+                for (std::size_t j = 0; j < vectors; ++j) {
+                    lows[j] = fma(low.v[g][j], high.v[g][j], lows[j]);
+                    if constexpr (!Wide) {
+                        const Parts<V> added = fast_two_sum(highs[j], high.v[g][j]);
+                        highs[j] = added.high;
+                        lows[j] += added.low;
+                    }
+                }
+                if constexpr (Wide) sums.add(high.v[g]);
+            }
         },
         [&]() __attribute__((always_inline)) {
-            sums.add(highs, start);
+            if constexpr (!Wide) sums.add(highs, start);
             sums.add(lows);
             clear();
         });
-    double sum, sum_low;
-    sums.total(&sum, &sum_low);
-    return sum;
+    double sum, low_of_sum; // the latter 0
+    sums.total(&sum, &low_of_sum);
+    return sum * (1 / static_cast<double>(RowTerms::scale));
 }
 PYNN_INLINE void exponentials_of_row(const double *x, const double *next_x, double *y, const double *next_y,
                                      std::size_t n, double greatest, double *sum, double *low) {
@@ -348,9 +344,19 @@ PYNN_INLINE void softmax_of_rows(const T *x, std::ptrdiff_t x_row, T *y, std::pt
                 from = y;
                 near = 0;
             }
-            total = terms_of_row(RowTerms(near), from, x + x_row, y, y + y_row, low, n);
+            const auto take = [&](std::size_t i, std::size_t lanes, const auto &high, const auto &rest)
+                                  __attribute__((always_inline)) {
+                                      for (std::size_t k = 0; k < lanes; k += partial_results) {
+                                          prefetch_group(x + x_row + i + k);
+                                          prefetch_group(y + y_row + i + k);
+                                      }
+                                      high.store_to(y + i, lanes);
+                                      rest.store_to(low + i, lanes);
+                                  };
+            constexpr std::size_t most = 1 << 15; // 2^-28 and more for each element, as the greatest term is 1
+            total = n <= most ? sum_of_terms<false>(RowTerms(near), from, n, take)
+                              : sum_of_terms<true>(RowTerms(near), from, n, take);
             next = row + 1 < rows ? greatest_of_row(x + x_row, n) : T(0);
-            total *= 1 / static_cast<double>(RowTerms::scale);
             const Parts<V> inverse = reciprocal_of_sum<V>(total, 0);
             const auto share = [&](V term, V rest) __attribute__((always_inline)) {
                 const V y_low = term * fma(rest, inverse.high, inverse.low);
@@ -401,14 +407,24 @@ template <class T> void softmax_backward_row(const T *dy, const T *y, T *dx, std
     if (whole < n) sums.add_products(Block<T>(dy + whole, n - whole, 0).v[0], Block<T>(y + whole, n - whole, 0).v[0]);
     double dot, dot_low;
     sums.total(&dot, &dot_low);
-    V high = splat<V>(static_cast<T>(dot));
-    V low = splat<V>(static_cast<T>((dot - static_cast<double>(static_cast<T>(dot))) + dot_low));
-    const auto f = [&](V gradient, V output) __attribute__((always_inline)) {
-        Parts<V> difference = two_sum(gradient, -high);
-        V rest = difference.low - low;
-        return output * (difference.high + select(rest == rest, rest, V{}));
+    const auto finish = [&]<bool Large>(std::bool_constant<Large>) __attribute__((always_inline)) {
+        const T down = Large ? T(0.25) : T(1), up = 1 / down; // of a difference that may be too large
+        dot *= static_cast<double>(down), dot_low *= static_cast<double>(down);
+        V high = splat<V>(static_cast<T>(dot));
+        V low = splat<V>(static_cast<T>((dot - static_cast<double>(static_cast<T>(dot))) + dot_low));
+        const auto f = [&](V gradient, V output) __attribute__((always_inline)) {
+            Parts<V> difference = two_sum(Large ? gradient * down : gradient, -high);
+            V rest = difference.low - low;
+            V dx = output * (difference.high + select(rest == rest, rest, V{}));
+            return Large ? dx * up : dx;
+        };
+        map<many_vectors<T>>(n, dx, f, dy, y);
     };
-    map<many_vectors<T>>(n, dx, f, dy, y);
+    constexpr double large = sizeof(T) == 4 ? 0x1p+100 : 0x1p+1000;
+    if (-large < dot && dot < large)
+        finish(std::false_type());
+    else
+        finish(std::true_type());
 }
 
 template <class T> void softmin_backward_row(const T *dy, const T *y, T *dx, std::size_t n) {
