@@ -176,26 +176,37 @@ template <class T> void logsumexp_row(const T *x, T *y, std::size_t n) {
     *y = static_cast<T>(sum.low - sum.low == 0 ? sum.high + sum.low : sum.high);
 }
 
-// exp(t) as a value and a power of two, of which neither is subnormal. Below 2^-180 (float64: 2^-1108) it counts as 0.
-template <class V> struct ExpInTwo {
+// exp(t) as value times power. InTwo: neither is subnormal, and below 2^-180 (float64: 2^-1108) it counts as 0. Else power is 1.
+template <bool InTwo, class V> struct ExpInParts {
     V value, power;
 
-    PYNN_INLINE explicit ExpInTwo(V t, V t_low = V{}) {
+    PYNN_INLINE explicit ExpInParts(V t, V t_low = V{}) {
         using C = ExpConstants<element<V>>;
-        constexpr element<V> far = sizeof(element<V>) == 4 ? -125 : -768;
+        constexpr element<V> far = !InTwo ? C::least : sizeof(element<V>) == 4 ? -125 : -768;
         t_low = zero_below(far, t, t_low); // of t = -inf too, where it is a NaN
         if constexpr (by_table<V>) {
             ShortExponential<V> e = short_exp(at_most(EighthConstants::greatest, t), t_low);
-            value = e.power.first(rounded(e.mantissa));
-            power = e.power.second(1 - V{});
+            value = zero_below(far, t, rounded(e.mantissa));
+            value = InTwo ? e.power.first(value) : e.power.times(value);
+            power = InTwo ? e.power.second(1 - V{}) : 1 - V{};
         } else {
             Exponential<V> e = exp_parts<true>(select(t > C::greatest, splat<V>(C::greatest), t), t_low, C::lowest);
-            value = e.scale + e.scale * (e.expm1.high + e.expm1.low);
-            power = e.rest;
+            value = zero_below(far, t, e.scale + e.scale * (e.expm1.high + e.expm1.low));
+            value = InTwo ? value : value * e.rest;
+            power = InTwo ? e.rest : 1 - V{};
         }
-        value = zero_below(far, t, value);
     }
 };
+// f(whether to use two parts) for factor * exp(x - y) of a row x: an exponential in one would lose bits that show where it is
+// subnormal and the factor large; very large ones are taken in two parts always
+template <class T, class F> PYNN_INLINE void for_factor(double factor, const T *x, T y, std::size_t n, F f) {
+    constexpr T least = sizeof(T) == 4 ? T(-87) : T(-708);
+    const double size = __builtin_fabs(factor);
+    if (n > 0 && size > 2 && (size > 0x1p+120 || extremes_of_row<true>(x, n).least - y < least))
+        f(std::true_type());
+    else
+        f(std::false_type());
+}
 
 // dy - exp(y) sum(dy)
 template <class T> void log_softmax_backward_row(const T *dy, const T *y, T *dx, std::size_t n) {
@@ -207,31 +218,35 @@ template <class T> void log_softmax_backward_row(const T *dy, const T *y, T *dx,
     double total, total_low;
     sums.total(&total, &total_low);
     if (total - total != 0) total = plain_sum(dy, n); // too large, infinite or NaN, as adding gives it
-    // a sum of float32 may be too large for that type
-    const T down = sizeof(T) == 4 && (total >= 0x1p+127 || total <= -0x1p+127) ? T(0x1p-40) : T(1), up = 1 / down;
-    total *= static_cast<double>(down);
-    const T high = static_cast<T>(total);
-    const T rest_of_sum = static_cast<T>((total - static_cast<double>(high)) + total_low);
-    const T low = rest_of_sum - rest_of_sum == 0 ? rest_of_sum : T(0);
-    const auto f = [&](V d, V v) __attribute__((always_inline)) {
-        const ExpInTwo<V> e(v);
-        const V value = -e.value * up;
-        V rest = value * (e.power * low);
-        return fma(value, e.power * high, d) + select(rest == rest, rest, V{});
-    };
-    map<many_vectors<T>, true>(n, dx, f, dy, y);
+    for_factor(total, y, T(0), n, [&]<bool InTwo>(std::bool_constant<InTwo>) __attribute__((always_inline)) {
+        const T down = InTwo && sizeof(T) == 4 ? T(0x1p-40) : T(1), up = 1 / down; // a sum may be too large for float32
+        total *= static_cast<double>(down);
+        const T high = static_cast<T>(total);
+        const T rest_of_sum = static_cast<T>((total - static_cast<double>(high)) + total_low);
+        const T low = rest_of_sum - rest_of_sum == 0 ? rest_of_sum : T(0);
+        const auto f = [&](V d, V v) __attribute__((always_inline)) {
+            const ExpInParts<InTwo, V> e(v);
+            const V value = -e.value * up;
+            V rest = value * (e.power * low);
+            return fma(value, e.power * high, d) + select(rest == rest, rest, V{});
+        };
+        map<many_vectors<T>, true>(n, dx, f, dy, y);
+    });
 }
 
 // dy exp(x - y), with y = logsumexp(x)
 template <class T> void logsumexp_backward_row(const T *dy, const T *x, const T *y, T *dx, std::size_t n) {
     using V = vec<T>;
     V factor = splat<V>(*dy), sum = splat<V>(-*y);
-    const auto f = [&](V v) __attribute__((always_inline)) {
-        const Parts<V> difference = two_sum(v, sum);
-        const ExpInTwo<V> e(difference.high, difference.low);
-        return e.value * (factor * e.power);
-    };
-    map<many_vectors<T>>(n, dx, f, x);
+    for_factor(static_cast<double>(*dy), x, *y, n,
+               [&]<bool InTwo>(std::bool_constant<InTwo>) __attribute__((always_inline)) {
+                   const auto f = [&](V v) __attribute__((always_inline)) {
+                       const Parts<V> difference = two_sum(v, sum);
+                       const ExpInParts<InTwo, V> e(difference.high, difference.low);
+                       return e.value * (factor * e.power);
+                   };
+                   map<many_vectors<T>>(n, dx, f, x);
+               });
 }
 
 } // namespace
