@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import math
 import operator
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -133,7 +134,16 @@ def glu(x: npt.ArrayLike, axis: int = -1, out: Any = None) -> Any:
     array([2., 4.])
     """
     a, b = halves(x, axis)
-    return _core.glu_halves(a, b, axis=axis, out=out)
+    target: Any = out[0] if isinstance(out, tuple) and len(out) == 1 else out
+    if target is None and isinstance(x, np.ndarray) and x.dtype.kind in "fV":
+        target = np.empty_like(a, order="C") if _rows(a, axis, x) else None
+    shape = _rows(a, axis, x, target)
+    if shape is None or np.shape(target) != a.shape:
+        return _core.glu_halves(a, b, axis=axis, out=out)
+    _core.glu_halves(
+        a.reshape(shape), b.reshape(shape), axis=_along(shape), out=target.reshape(shape)
+    )
+    return target
 
 
 def glu_backward(dy: npt.ArrayLike, x: npt.ArrayLike, axis: int = -1, out: Any = None) -> Any:
@@ -184,8 +194,32 @@ def glu_backward(dy: npt.ArrayLike, x: npt.ArrayLike, axis: int = -1, out: Any =
         a, b = a.copy(), b.copy()
     if np.may_share_memory(out, dy):
         dy = np.array(dy)
-    _core.glu_halves_backward(dy, a, b, axis=axis, out=halves(out, axis))
+    parts = halves(out, axis)
+    shape = _rows(a, axis, x, dy, out)
+    if shape is None:
+        _core.glu_halves_backward(dy, a, b, axis=axis, out=parts)
+    else:
+        views: list[Any] = [np.reshape(v, shape) for v in (dy, a, b, *parts)]
+        _core.glu_halves_backward(*views[:3], axis=_along(shape), out=tuple(views[3:]))
     return out
+
+
+def _rows(half: Any, axis: int, *operands: Any) -> tuple[int, int] | None:
+    """Shape of a half with all axes from this one on as one, for kernels to run along; None where that is no view or no gain."""
+    if half.size == 0 or (axis % half.ndim == half.ndim - 1 and half.shape[-1] >= 8):
+        return None
+    for v in operands:
+        if type(v) is not np.ndarray or v.dtype != half.dtype or not v.flags.c_contiguous:
+            return None
+    if not half.dtype.isnative:
+        return None
+    rows = math.prod(half.shape[:axis])
+    return rows, half.size // rows
+
+
+def _along(shape: tuple[int, int]) -> int:
+    """Choose the axis of rows along which kernels run: short rows are taken across."""
+    return 0 if shape[1] < min(8, shape[0]) else 1
 
 
 def halves(x: npt.ArrayLike, axis: int) -> tuple[Any, Any]:

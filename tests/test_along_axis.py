@@ -310,6 +310,44 @@ def test_glu_small_and_far(isa, rng):
         assert ulp_errors(y[number], true[number]).max() <= FORWARD[np.float32]
 
 
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [
+        ((5000, 2), -1),
+        ((5000, 6), 1),
+        ((2, 9000), 0),
+        ((4, 6, 5, 7), 1),
+        ((4, 6, 5, 7), -4),
+        ((3, 0, 2), 0),
+        ((6,), 0),
+    ],
+)
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, ">f4", int])
+def test_glu_along_any_axis(shape, axis, kind, rng):
+    """However kernels run over it: what the halves give when they are contiguous and flat."""
+    if axis == 0 and shape[0] % 2:
+        shape = (4, *shape[1:])
+    x = (4 * rng.standard_normal(shape)).astype(kind)
+    a, b = np.split(x, 2, axis)
+    dy = rng.standard_normal(a.shape).astype(kind)
+    flat = [np.array(v).ravel() for v in (dy, a, b)]
+    want = _core.glu_halves(*flat[1:]).reshape(a.shape)
+    parts = [v.reshape(a.shape) for v in _core.glu_halves_backward(*flat)]
+    oracles.assert_same_bits(pynn.glu(x, axis), want)
+    oracles.assert_same_bits(pynn.glu(np.asfortranarray(x), axis), want)
+    oracles.assert_same_bits(pynn.glu_backward(dy, x, axis), np.concatenate(parts, axis))
+    for order in "CF":
+        out = np.empty(a.shape, want.dtype, order)
+        assert pynn.glu(x, axis, out=out) is out and pynn.glu(x, axis, out=(out,)) is out
+        oracles.assert_same_bits(out, want)
+        dx = np.empty(shape, want.dtype, order)
+        assert pynn.glu_backward(dy, x, axis, out=dx) is dx
+        oracles.assert_same_bits(dx, np.concatenate(parts, axis))
+    if x.dtype == want.dtype and x.size:
+        pynn.glu_backward(dy, x, axis, out=x)
+        oracles.assert_same_bits(x, dx)
+
+
 def test_glu_limits(dtype, isa):
     for a, b, y in (
         (2, INF, 2),
