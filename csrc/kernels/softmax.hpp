@@ -260,9 +260,9 @@ template <class V> PYNN_INLINE Parts<V> reciprocal_of_sum(double total, double t
     return {splat<V>(first), splat<V>(static_cast<element<V>>((high[0] - static_cast<double>(first)) + low[0]))};
 }
 
-// The sum of a row's terms, low parts in float32 for a block. Wide: high ones in float64, else in float32 too, which costs a tenth
-// less, but sums up what their additions round off with the low parts: where the sum is less than 2^-43 for each element, the
-// rounding of that would show. take(i, lanes, high, low) sees the terms from element i on before they are added, and may change them.
+// The sum of a row's terms, low parts in float32 for a block. Wide: high ones in float64. Else in float32 too, which costs a tenth
+// less, but errs by up to 2^-43 of the greatest term for each element, as what additions round off is summed up without more
+// care. take(i, lanes, high, low) sees the terms from element i on before they are added, and may change them.
 template <bool Wide, class Terms, class F>
 PYNN_INLINE double sum_of_terms(const Terms &term, const float *x, std::size_t n, F take) {
     using V = vec<float>;
@@ -323,8 +323,8 @@ PYNN_INLINE void exponentials_of_row(const double *x, const double *next_x, doub
     sums.total(sum, low);
 }
 
-// each(row, what is taken off, about the greatest element; sum of exp(x - that)) for every row of n > 0, when y has it. What a row ends with waits for
-// one number after the other: meanwhile the next row's greatest element is found.
+// each(row, what is taken off, about the greatest element; sum of exp(x - that)) for every row of n > 0, when y has it. What a row
+// ends with waits for one number after the other: meanwhile the next row's greatest element is found.
 template <class T, class F>
 PYNN_INLINE void softmax_of_rows(const T *x, std::ptrdiff_t x_row, T *y, std::ptrdiff_t y_row, std::size_t rows,
                                  std::size_t n, T *spare, F each) {
@@ -353,7 +353,7 @@ PYNN_INLINE void softmax_of_rows(const T *x, std::ptrdiff_t x_row, T *y, std::pt
                                       high.store_to(y + i, lanes);
                                       rest.store_to(low + i, lanes);
                                   };
-            constexpr std::size_t most = 1 << 15; // 2^-28 and more for each element, as the greatest term is 1
+            constexpr std::size_t most = 1 << 15; // an error of 2^-28 at most
             total = n <= most ? sum_of_terms<false>(RowTerms(near), from, n, take)
                               : sum_of_terms<true>(RowTerms(near), from, n, take);
             next = row + 1 < rows ? greatest_of_row(x + x_row, n) : T(0);
