@@ -233,6 +233,34 @@ template <class A, class Given, class... V> PYNN_INLINE auto finished(const Give
         return A::finish(operands..., given);
 }
 
+// Where A::reach(x) < A::quick_least a shorter way is not right, and A::slow_forward(x) is.
+template <class A, class V> PYNN_INLINE V quick_forward(V x) { return finished<A>(A::begin(x), x); }
+template <class A, class V>
+[[gnu::noinline, gnu::cold]] V careful_forward(V x) { // takes no registers of those who call it
+    return select(A::reach(x) < A::quick_least, A::slow_forward(x), quick_forward<A>(x));
+}
+template <class A, class V> PYNN_INLINE V quick_or_careful_forward(V x) {
+    return any_less(A::reach(x), A::quick_least) ? careful_forward<A>(x) : quick_forward<A>(x);
+}
+
+// sigmoid(z) as -(minus + rest r), which takes fewer operations than it, from e^-|z| >= 2^-93
+template <class V> struct QuickLogistic {
+    V minus, rest, r;
+
+    template <class I> PYNN_INLINE QuickLogistic(Term<V> e, I negative) {
+        const V low = e.high * e.low, top = select(negative, e.high, 1 - V{});
+        r = -1 / (e.high + 1 + low);
+        minus = top * r;
+        rest = fma(select(negative, minus + 1, minus), low, fma(minus, e.high, top + minus));
+    }
+    PYNN_INLINE V at() const { return fma(-rest, r, -minus); }
+    PYNN_INLINE V times(V x) const { return fma(-x, minus, -(x * (rest * r))); }
+};
+// x sigmoid(z) where that is x e^-|z| or x
+template <class V> PYNN_INLINE V far_gated(V x, BiasedExponential<V> e) {
+    return select(x > 0, x, e.times(rounded_product(x, e.mantissa)));
+}
+
 // x sigmoid(z) with z of the sign of x, both in bounds; slope = sigmoid(z) (1 + w sigmoid(-z)), w = x dz/dx
 template <class V, bool = by_table<V>> struct Logistic {
     V rest;
@@ -275,10 +303,6 @@ template <class V> struct Logistic<V, true> {
         V high = top.high * r, q = high * power;
         V low = fma(-q, e.mantissa.high, top.high - high) + fma(-q, e.mantissa.low, top.low);
         return {select(negative, e.scale, Scale::one()), high, low, r};
-    }
-    PYNN_INLINE V at(V x) const {
-        Gate f = gate(x);
-        return f.scale.times(zero_below(-far<float>, x, fma(f.low, f.r, f.high)));
     }
     // x is not below -limit; above it the gate is 1. Near: many x may be at -limit, where the result is 0.
     template <bool Near = false> PYNN_INLINE V times(V x, element<V> limit) const {
@@ -377,7 +401,7 @@ struct celu {
 };
 
 struct selu {
-    static constexpr bool reads_many_tables = true;
+    static constexpr std::size_t vectors_at_once = 2;
     static constexpr double scale = 1.0507009873554805, scaled_alpha = 1.7580993408473766;
     static constexpr double scaled_alpha_low = 0x1.092dbf6372048p-54;
     template <class V> static PYNN_INLINE V forward(V x) {
@@ -396,7 +420,7 @@ struct selu {
 };
 
 struct gelu {
-    static constexpr bool reads_many_tables = true;
+    static constexpr std::size_t vectors_at_once = 2;
     template <class V> static PYNN_INLINE Parts<V> minus_density() { // -1 / sqrt(2 pi)
         return constant<V>(-0x1.9884533d43651p-2, 0x1.cbc0d30ebfd15p-56);
     }
@@ -410,21 +434,27 @@ struct gelu {
         V half = static_cast<element<V>>(0.5) * a, t = -half * a;
         return biased_exp(t, -fma(half, a, t));
     }
+    static constexpr float quick_least = -12;
+    template <class V> static PYNN_INLINE V reach(V x) { return x; }
     template <class V> static PYNN_INLINE WithPlace<gelu_table, V> begin(V x) {
-        V negative = at_most(0, bounded_by_table<gelu_table>(x)), square = negative * negative;
-        return {scaled_exp<bell_scale, true>(square, fma(negative, negative, -square)), one_sided_place<gelu_table>(x)};
+        const V negative = at_most(0, x), square = negative * negative;
+        const V a = magnitude(at_most(gelu_table.greatest[1], x));
+        return {scaled_exp<bell_scale, true>(square, fma(negative, negative, -square)),
+                Place<gelu_table, V>::of(a, ints<V>(x > 0))};
+    }
+    template <class V> static PYNN_INLINE V slow_forward(V x) {
+        const V bounded = at_least(-gelu_table.greatest[0], x);
+        return select(x < -gelu_table.greatest[0], splat<V>(-0.0f), finished<gelu>(begin(bounded), bounded));
     }
     template <class V> static PYNN_INLINE V finish(V x, const WithPlace<gelu_table, V> &given, Parts<V> factor) {
-        V bounded = bounded_by_table<gelu_table>(x);
         Parts<V> e = given.e.mantissa;
         // Both high parts have 12 bits: their product is exact.
         V high = e.high * factor.high, low = fma(rounded(e), factor.low, e.low * factor.high);
-        V y = select(x < -gelu_table.greatest[0], splat<V>(-0.0f), fma(bounded, high, bounded * low));
-        return select(x > gelu_table.greatest[1], x, given.e.times(y));
+        return select(x > gelu_table.greatest[1], x, given.e.times(fma(x, high, x * low)));
     }
     template <class V> static PYNN_INLINE V forward(V x) {
         if constexpr (by_table<V>) {
-            return finished<gelu>(begin(x), x);
+            return quick_or_careful_forward<gelu>(x);
         } else {
             constexpr element<V> limit = NormalTailConstants::limit;
             V a = magnitude(bounded_by(limit, x));
@@ -465,22 +495,33 @@ struct gelu_tanh {
     template <class V> static PYNN_INLINE Parts<V> cubic_share(V x) {
         return product(constant<V>(B, B_low), product(whole(x), x));
     }
-    template <class V> static PYNN_INLINE BiasedExponential<V> exp_of_minus_z(V x) { // of its magnitude
-        // z / B = x (A / B + x^2); A / B has a high part of so few bits that what the sum loses is exact
-        constexpr float high = 22.375f;
-        V square = x * x, sum = square + high, low = (square - (sum - high)) + (fma(x, x, -square) + ratio_low);
-        V u = x * sum, u_low = fma(x, low, fma(x, sum, -u));
-        return scaled_exp<scale>(negative_magnitude(u), as<V>(bits(u_low) ^ (~bits(u) & sign_bits<V>())));
+    template <class V> static PYNN_INLINE Parts<V> minus_z(V x) { // of its magnitude, over B
+        // z / B = x (A / B + x^2); A / B has a high part of so few bits that the sum less it is exact
+        const V high = splat<V>(22.375f), sum = fma(x, x, high), low = fma(x, x, high - sum) + ratio_low;
+        const V u = x * sum, u_low = fma(x, low, fma(x, sum, -u));
+        return {negative_magnitude(u), as<V>(bits(u_low) ^ (~bits(u) & sign_bits<V>()))};
     }
-    template <class V> static PYNN_INLINE BiasedExponential<V> begin(V x) {
-        return exp_of_minus_z(at_least(-limit<V>, x));
+    template <class V> static PYNN_INLINE BiasedExponential<V> exp_of_minus_z(V x) {
+        const Parts<V> t = minus_z(x);
+        return scaled_exp<scale>(t.high, t.low);
     }
-    template <class V> static PYNN_INLINE V finish(V x, const BiasedExponential<V> &e) {
-        return Logistic<V>(e).template times<true>(at_least(-limit<V>, x), limit<V>);
+    static constexpr std::size_t vectors_at_once = 3;
+    static constexpr float quick_least = -8.5f; // where |z| is 57
+    template <class V> static PYNN_INLINE V reach(V x) { return x; }
+    template <class V> static PYNN_INLINE Term<V> begin(V x) {
+        const Parts<V> t = minus_z(x);
+        return scaled_term<scale>(t.high, t.low);
+    }
+    template <class V> static PYNN_INLINE V finish(V x, const Term<V> &e) {
+        return select(x > -quick_least, x, QuickLogistic<V>(e, x < 0).times(x));
+    }
+    template <class V> static PYNN_INLINE V slow_forward(V x) {
+        const V y = far_gated(x, exp_of_minus_z(bounded_by(limit<V>, x)));
+        return select(x <= -limit<V>, splat<V>(-0.0f), y);
     }
     template <class V> static PYNN_INLINE V forward(V x) {
         if constexpr (by_table<V>) {
-            return finished<gelu_tanh>(begin(x), x);
+            return quick_or_careful_forward<gelu_tanh>(x);
         } else {
             V bounded = bounded_by(limit<V>, x);
             return Logistic<V>(product(sum(constant<V>(A), cubic_share(bounded)), bounded)).times(x, limit<V>);
@@ -509,15 +550,19 @@ struct gelu_tanh {
 struct quick_gelu {
     template <class V> static constexpr element<V> limit = sizeof(element<V>) == 4 ? 78 : 456;
     static constexpr ScaledConstants scale{1.702};
-    template <class V> static PYNN_INLINE BiasedExponential<V> begin(V x) {
-        return scaled_exp<scale>(negative_magnitude(at_least(-limit<V>, x)));
+    static constexpr float quick_least = -37;
+    template <class V> static PYNN_INLINE V reach(V x) { return negative_magnitude(x); }
+    template <class V> static PYNN_INLINE Term<V> begin(V x) { return scaled_term<scale>(negative_magnitude(x)); }
+    template <class V> static PYNN_INLINE V finish(V x, const Term<V> &e) {
+        return QuickLogistic<V>(e, x < 0).times(x);
     }
-    template <class V> static PYNN_INLINE V finish(V x, const BiasedExponential<V> &e) {
-        return Logistic<V>(e).times(at_least(-limit<V>, x), limit<V>);
+    template <class V> static PYNN_INLINE V slow_forward(V x) {
+        const V bounded = at_least(-limit<V>, x);
+        return far_gated(bounded, scaled_exp<scale>(at_most(0, bounded)));
     }
     template <class V> static PYNN_INLINE V forward(V x) {
         if constexpr (by_table<V>) {
-            return finished<quick_gelu>(begin(x), x);
+            return quick_or_careful_forward<quick_gelu>(x);
         } else {
             return Logistic<V>(product(constant<V>(1.702), bounded_by(limit<V>, x))).times(x, limit<V>);
         }
@@ -545,15 +590,19 @@ struct quick_gelu {
 };
 
 struct silu {
-    template <class V> static PYNN_INLINE BiasedExponential<V> begin(V x) {
-        return biased_exp(negative_magnitude(at_least(-far<float>, x)));
+    static constexpr float quick_least = -64;
+    template <class V> static PYNN_INLINE V reach(V x) { return negative_magnitude(x); }
+    template <class V> static PYNN_INLINE Term<V> begin(V x) { return short_term(negative_magnitude(x)); }
+    template <class V> static PYNN_INLINE V finish(V x, const Term<V> &e) {
+        return QuickLogistic<V>(e, x < 0).times(x);
     }
-    template <class V> static PYNN_INLINE V finish(V x, const BiasedExponential<V> &e) {
-        return Logistic<V>(e).times(at_least(-far<float>, x), far<float>);
+    template <class V> static PYNN_INLINE V slow_forward(V x) {
+        const V bounded = at_least(-far<float>, x);
+        return far_gated(bounded, biased_exp(at_most(0, bounded)));
     }
     template <class V> static PYNN_INLINE V forward(V x) {
         if constexpr (by_table<V>) {
-            return finished<silu>(begin(x), x);
+            return quick_or_careful_forward<silu>(x);
         } else {
             return Logistic<V>(bounded_by(far<element<V>>, x)).times(x, far<element<V>>);
         }
@@ -635,13 +684,14 @@ struct mish {
 };
 
 struct sigmoid {
-    template <class V> static PYNN_INLINE BiasedExponential<V> begin(V x) {
-        return biased_exp(at_least(-far<float>, negative_magnitude(x)));
-    }
-    template <class V> static PYNN_INLINE V finish(V x, const BiasedExponential<V> &e) { return Logistic<V>(e).at(x); }
+    static constexpr float quick_least = -64;
+    template <class V> static PYNN_INLINE V reach(V x) { return negative_magnitude(x); }
+    template <class V> static PYNN_INLINE Term<V> begin(V x) { return short_term(negative_magnitude(x)); }
+    template <class V> static PYNN_INLINE V finish(V x, const Term<V> &e) { return QuickLogistic<V>(e, x < 0).at(); }
+    template <class V> static PYNN_INLINE V slow_forward(V x) { return rounded_exp(at_most(0, x)); }
     template <class V> static PYNN_INLINE V forward(V x) {
         if constexpr (by_table<V>) {
-            return finished<sigmoid>(begin(x), x);
+            return quick_or_careful_forward<sigmoid>(x);
         } else {
             Exponential<V> e = exp_parts(-magnitude(x));
             Parts<V> p = power(e);
@@ -667,7 +717,7 @@ struct tanh {
 };
 
 struct tanh_shrink {
-    static constexpr bool reads_many_tables = true;
+    static constexpr std::size_t vectors_at_once = 2;
     template <class V> static PYNN_INLINE V forward(V x) {
         if constexpr (by_table<V>) {
             // scaled, as the low part of a small result may be too small
@@ -706,7 +756,7 @@ struct tanh_shrink {
 };
 
 struct softplus {
-    static constexpr bool reads_many_tables = true;
+    static constexpr std::size_t vectors_at_once = 2;
     template <class V> static PYNN_INLINE WithPlace<softplus_table, V> begin(V x) {
         return left_exp_with_place<softplus_table>(x);
     }
@@ -788,7 +838,7 @@ struct softplus {
 };
 
 struct log_sigmoid {
-    static constexpr bool reads_many_tables = true;
+    static constexpr std::size_t vectors_at_once = 2;
     template <class V> static PYNN_INLINE WithPlace<softplus_table, V> begin(V x) { return softplus::begin(-x); }
     template <class V> static PYNN_INLINE V finish(V x, const WithPlace<softplus_table, V> &given, Parts<V> factor) {
         return -softplus::finish(-x, given, factor);

@@ -11,6 +11,15 @@ namespace {
 template <class A> struct ForwardOf {
     template <class V> PYNN_INLINE V operator()(V x) const { return forward_by_default<A>(x, ParameterIndices<A>()); }
 };
+template <class A>
+    requires requires { A::quick_least; }
+struct ForwardOf<A> {
+    template <class V> PYNN_INLINE V operator()(V x) const { return A::forward(x); }
+    template <class V> PYNN_INLINE V quick(V x) const { return quick_forward<A>(x); }
+    template <class V> PYNN_INLINE V careful(V x) const { return careful_forward<A>(x); }
+    template <class V> static PYNN_INLINE V reach(V x) { return A::reach(x); }
+    static constexpr float quick_least = A::quick_least;
+};
 template <class A> struct BackwardOf {
     template <class V> PYNN_INLINE V operator()(V dy, V saved) const {
         return backward_by_default<A>(dy, saved, ParameterIndices<A>());
@@ -31,12 +40,13 @@ struct FmaOf {
     template <class V> PYNN_INLINE V operator()(V a, V b, V c) const { return fma(a, b, c); }
 };
 
-// Of what reads many tables two vectors at once do, where there are registers for four: with four it is left to chance whether the
-// CPU looks ahead, and of 40 MB tanh_shrink took half as long again, selu a tenth longer. mish was faster with four.
+// A function may have its own number, where there are registers for four. Of what reads many tables two vectors at once do: with
+// four it is left to chance whether the CPU looks ahead, and of 40 MB tanh_shrink took half as long again, selu a tenth longer. mish
+// was faster with four.
 template <class A, class T> constexpr std::size_t forward_vectors = many_vectors<T>;
 template <class A, class T>
-    requires A::reads_many_tables
-constexpr std::size_t forward_vectors<A, T> = 2;
+    requires(many_vectors<T> == 4 && A::vectors_at_once > 0)
+constexpr std::size_t forward_vectors<A, T> = A::vectors_at_once;
 
 template <class A, class T> void forward_loop(const T *x, T *y, std::size_t n) {
     if constexpr (by_stages && by_table<vec<T>> && requires { &A::template begin<vec<T>>; })

@@ -133,23 +133,7 @@ PYNN_INLINE vec<double> exp_of_difference(vec<double> x, vec<double> y) {
     return (e.scale + e.scale * (e.expm1.high + e.expm1.low)) * e.rest;
 }
 
-// 2^80 e^t = high (1 + low), with high a power of 2^(1/8), rounded, and low a tenth or less
-template <class V> struct Term {
-    V high, low;
-};
-// By i: what (8 k + i) << 20 makes 2^(k + i / 8), rounded, when added to its bits; and what that lacks, in parts of it
-struct Eighths {
-    float high[8], low[8];
-    constexpr Eighths() : high(), low() {
-        for (unsigned i = 0; i < 8; ++i) {
-            high[i] = __builtin_bit_cast(float, __builtin_bit_cast(std::uint32_t, eighths_high[i]) - (i << 20));
-            low[i] = static_cast<float>(static_cast<double>(eighths_low[i]) / static_cast<double>(eighths_high[i]));
-        }
-    }
-};
-inline constexpr Eighths eighths;
-
-// The terms of a row less its greatest element, to a multiple of ln(2) / 8: that is left out of the reduction of each, which rounds
+// The terms of a row, times 2^80, less its greatest element, to a multiple of ln(2) / 8: that is left out of the reduction of each, which rounds
 // less than to subtract. What is less than the greatest element by far_below is taken as that: its exponential is 0 too.
 struct RowTerms {
     using V = vec<float>;
@@ -160,42 +144,37 @@ struct RowTerms {
     PYNN_INLINE explicit RowTerms(float greatest) { // not far
         const V from = splat<V>(greatest);
         least = from - far_below;
-        round = whole + 80 * 8 - multiple(from);
+        round = term_round + 80 * 8 - multiple(from);
     }
-    PYNN_INLINE Term<V> operator()(V x) const { return term(reduced(maximum(least, x)), EighthConstants::tail); }
+    PYNN_INLINE Term<V> operator()(V x) const { return term(reduced(maximum(least, x)), EighthConstants::series); }
     // the multiple, as a number
     PYNN_INLINE static double taken_off(float greatest) {
         return static_cast<double>(multiple(splat<V>(greatest))[0]) * (ExpConstants<double>::ln2 / 8);
     }
 
   protected:
-    static constexpr float whole = 0x1.8p+23f; // what is added to it is rounded
-
-    PYNN_INLINE static V multiple(V t) { return fma(t, splat<V>(EighthConstants::per_unit), splat<V>(whole)) - whole; }
+    PYNN_INLINE static V multiple(V t) {
+        return fma(t, splat<V>(EighthConstants::per_unit), splat<V>(term_round)) - term_round;
+    }
     PYNN_INLINE ReducedByEighths<V> reduced(V t) const {
         using C = EighthConstants;
         const V z = fma(t, splat<V>(C::per_unit), round), n = z - round;
         return {z, fma(n, splat<V>(-C::low), fma(n, splat<V>(-C::high), t))};
-    }
-    template <std::size_t N> PYNN_INLINE static Term<V> term(ReducedByEighths<V> t, const float (&tail)[N]) {
-        const V p = fma(t.r * t.r, polynomial(t.r, tail), t.r);
-        const V high = as<V>(bits(look_up_eighth<V>(eighths.high, bits(t.z))) + (bits(t.z) << 20));
-        return {high, p + look_up_eighth<V>(eighths.low, bits(t.z))};
     }
 };
 
 // The terms of x - greatest: the greatest element's is 2^80. Far: the greatest element may be far from 0; it is subtracted first
 // then, which is exact.
 template <bool Far> struct ExactRowTerms : RowTerms {
-    // (e^r - 1 - r) / r^2, |r| <= ln(2) / 8; 2^-27 of e^r
-    static constexpr float tail[] = {0x1.000006p-1f, 0x1.557202p-3f, 0x1.5520cap-5f};
+    // (e^r - 1) / r, |r| <= ln(2) / 8; 2^-27 of e^r
+    static constexpr float series[] = {1, 0x1.000006p-1f, 0x1.557202p-3f, 0x1.5520cap-5f};
     V shift, rest;
 
     PYNN_INLINE explicit ExactRowTerms(float greatest) : ExactRowTerms(greatest, is_far(greatest) ? greatest : 0) {}
     PYNN_INLINE Term<V> operator()(V x) const {
         ReducedByEighths<V> t = reduced(maximum(least, Far ? x - shift : x));
         t.r -= rest;
-        return term(t, tail);
+        return term(t, series);
     }
 
   private:

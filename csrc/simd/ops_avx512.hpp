@@ -34,6 +34,10 @@ PYNN_INLINE vec<std::uint64_t> mul_low(vec<std::uint64_t> a, vec<std::uint64_t> 
 PYNN_INLINE bool any(ints<vec<float>> mask) { return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask) != 0; }
 PYNN_INLINE bool any(ints<vec<double>> mask) { return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask) != 0; }
 
+PYNN_INLINE bool any_less(vec<float> v, float limit) {
+    return _mm512_cmp_ps_mask(v, splat<vec<float>>(limit), _CMP_LT_OQ) != 0; // not by way of a vector, as GCC 12 would
+}
+
 template <class V> PYNN_INLINE V load_first(const element<V> *p, std::size_t n, element<V> rest) {
     const unsigned mask = (1u << n) - 1;
     if constexpr (sizeof(element<V>) == 4)

@@ -175,6 +175,7 @@ template <class I> PYNN_INLINE bool any(I mask) {
     const auto halves = (vec<std::uint64_t>)mask;
     return (halves[0] | halves[1]) != 0;
 }
+PYNN_INLINE bool any_less(vec<float> v, float limit) { return any((ints<vec<float>>)(v < limit)); }
 
 template <class V> PYNN_INLINE V load_first(const element<V> *p, std::size_t n, element<V> rest) {
     return load_first_buffered<V>(p, n, rest);

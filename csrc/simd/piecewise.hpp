@@ -71,6 +71,7 @@ struct EighthConstants {
     static constexpr float least = -140.0f, greatest = 89.0f;              // 2^-202, 2^128.4
     static constexpr float tail[] = {0x1p-1f, 0x1.555b9cp-3f,
                                      0x1.555984p-5f}; // (e^r - 1 - r) / r^2, |r| <= ln(2) / 16; 2^-31 of e^r
+    static constexpr float series[] = {1, tail[0], tail[1], tail[2]}; // (e^r - 1) / r
 };
 
 // 2^(i / 8) in two parts
@@ -106,6 +107,28 @@ template <class V> PYNN_INLINE ShortExponential<V> short_exp(ReducedByEighths<V>
 // t is taken as at least -140 and must not be above 89; tail is the rest of t.
 template <class V, class... Tail> PYNN_INLINE ShortExponential<V> short_exp(V t, Tail... tail) {
     return short_exp(reduced_by_eighths(at_least(EighthConstants::least, t), tail...));
+}
+
+// e^t = high (1 + low), with high a power of 2^(1/8), rounded, and low a tenth or less
+template <class V> struct Term {
+    V high, low;
+};
+// By i: what (8 k + i) << 20 makes 2^(k + i / 8), rounded, when added to its bits; and what that lacks, in parts of it
+struct Eighths {
+    float high[8], low[8];
+    constexpr Eighths() : high(), low() {
+        for (unsigned i = 0; i < 8; ++i) {
+            high[i] = __builtin_bit_cast(float, __builtin_bit_cast(std::uint32_t, eighths_high[i]) - (i << 20));
+            low[i] = static_cast<float>(static_cast<double>(eighths_low[i]) / static_cast<double>(eighths_high[i]));
+        }
+    }
+};
+inline constexpr Eighths eighths;
+inline constexpr float term_round = 0x1.8p+23f; // what is added to it is rounded
+// t.z is term_round and eighths; series: (e^r - 1) / r
+template <class V, std::size_t N> PYNN_INLINE Term<V> term(ReducedByEighths<V> t, const float (&series)[N]) {
+    const V high = as<V>(bits(look_up_eighth<V>(eighths.high, bits(t.z))) + (bits(t.z) << 20));
+    return {high, fma(t.r, polynomial(t.r, series), look_up_eighth<V>(eighths.low, bits(t.z)))};
 }
 // v, but 0 where x is below a limit and the result too small for a number: some CPUs take a hundred times as long for an
 // underflow
@@ -158,7 +181,7 @@ struct ShortEighths {
 };
 inline constexpr ShortEighths short_eighths;
 
-// e^(factor u) as biased_exp's; Short: with a mantissa.high of 12 bits
+// e^(factor u) as a term, and as biased_exp's; Short: with a mantissa.high of 12 bits
 struct ScaledConstants {
     float per_unit, high, low, series[4]; // series: (e^(factor r) - 1) / r
     constexpr explicit ScaledConstants(double factor)
@@ -171,6 +194,16 @@ struct ScaledConstants {
             series[i] = static_cast<float>((power *= factor) * static_cast<double>(EighthConstants::tail[i - 1]));
     }
 };
+template <class V> PYNN_INLINE Term<V> short_term(V t) {
+    using C = EighthConstants;
+    const V z = fma(t, splat<V>(C::per_unit), splat<V>(term_round)), n = z - term_round;
+    return term(ReducedByEighths<V>{z, fma(n, splat<V>(-C::low), fma(n, splat<V>(-C::high), t))}, C::series);
+}
+template <const ScaledConstants &C, class V, class... Tail> PYNN_INLINE Term<V> scaled_term(V u, Tail... tail) {
+    const V z = fma(u, splat<V>(C.per_unit * 8), splat<V>(term_round)), n = z - term_round;
+    const V r = fma(n, splat<V>(C.low / -8), (fma(n, splat<V>(C.high / -8), u) + ... + tail));
+    return term(ReducedByEighths<V>{z, r}, C.series);
+}
 template <const ScaledConstants &C, bool Short = false, class V, class... Tail>
 PYNN_INLINE BiasedExponential<V> scaled_exp(V u, Tail... tail) {
     V z = fma(u, splat<V>(C.per_unit), splat<V>(scale_round));
