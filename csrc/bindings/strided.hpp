@@ -95,8 +95,9 @@ template <int Inputs, int Outputs, class T, class Call>
 void call_past_cache(const T *const (&in)[Inputs], const bool (&moves)[Inputs], const std::size_t *parameter_steps,
                      T *const (&out)[Outputs], std::size_t n, Call call) {
     const Kernels<T> &kernels = active_kernels_of<T>();
-    constexpr std::size_t most = 256, line = 64 / sizeof(T);
-    alignas(64) T buffers[Outputs][most];
+    constexpr std::size_t line = 64 / sizeof(T);
+    const std::size_t most = kernels.elements_past_cache;
+    alignas(64) T buffers[Outputs][256];
     T *made[Outputs];
     for (int j = 0; j < Outputs; ++j) made[j] = buffers[j];
     std::size_t count = most - reinterpret_cast<std::uintptr_t>(out[0]) / sizeof(T) % line;

@@ -65,12 +65,21 @@ PYNN_INLINE double sum_of_others(const float *x, const Later<float> &later, std:
             for (const float *row : later) prefetch_group(row + i + k);
     };
     double others = 0;
-    if (!RowTerms::is_far(greatest))
-        others = sum_of_terms<true>(ExactRowTerms<false>(greatest), x, n,
-                                    [&](std::size_t i, std::size_t lanes, auto &, auto &)
-                                        __attribute__((always_inline)) { ask(i, lanes); }) -
-                 1;
-    if (others >= 0x1p-14) return others;
+    if (!RowTerms::is_far(greatest)) {
+        // Wide until the others are so many that what is not errs by 2^-28 of them at most
+        const ExactRowTerms<false> term(greatest);
+        const double enough = 1 + 0x1p-15 * static_cast<double>(n);
+        double sum = 0;
+        for (std::size_t i = 0, step = 128; i < n; i += step, step = 8192) {
+            const std::size_t count = n - i < step ? n - i : step;
+            const auto take = [&](std::size_t k, std::size_t lanes, auto &, auto &)
+                                  __attribute__((always_inline)) { ask(i + k, lanes); };
+            sum += sum < enough ? sum_of_terms<true>(term, x + i, count, take)
+                                : sum_of_terms<false>(term, x + i, count, take);
+        }
+        others = sum - 1;
+        if (others >= 0x1p-14) return others;
+    }
     // Or it is far from 0. Greatest elements are counted instead of added, so that a small rest keeps its digits.
     V count = {};
     const auto leave_out = [&](std::size_t, std::size_t, auto &high, auto &low) __attribute__((always_inline)) {

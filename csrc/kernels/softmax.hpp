@@ -146,7 +146,10 @@ struct RowTerms {
         least = from - far_below;
         round = term_round + 80 * 8 - multiple(from);
     }
-    PYNN_INLINE Term<V> operator()(V x) const { return term(reduced(maximum(least, x)), EighthConstants::series); }
+    PYNN_INLINE Term<V> operator()(V x) const {
+        const ReducedByEighths<V> t = reduced(maximum(least, x));
+        return term(t, expm1_of_rest(t.r));
+    }
     // the multiple, as a number
     PYNN_INLINE static double taken_off(float greatest) {
         return static_cast<double>(multiple(splat<V>(greatest))[0]) * (ExpConstants<double>::ln2 / 8);
@@ -166,15 +169,15 @@ struct RowTerms {
 // The terms of x - greatest: the greatest element's is 2^80. Far: the greatest element may be far from 0; it is subtracted first
 // then, which is exact.
 template <bool Far> struct ExactRowTerms : RowTerms {
-    // (e^r - 1) / r, |r| <= ln(2) / 8; 2^-27 of e^r
-    static constexpr float series[] = {1, 0x1.000006p-1f, 0x1.557202p-3f, 0x1.5520cap-5f};
+    // (e^r - 1 - r) / r^2, |r| <= ln(2) / 8; 2^-27 of e^r
+    static constexpr float tail[] = {0x1.000006p-1f, 0x1.557202p-3f, 0x1.5520cap-5f};
     V shift, rest;
 
     PYNN_INLINE explicit ExactRowTerms(float greatest) : ExactRowTerms(greatest, is_far(greatest) ? greatest : 0) {}
     PYNN_INLINE Term<V> operator()(V x) const {
         ReducedByEighths<V> t = reduced(maximum(least, Far ? x - shift : x));
         t.r -= rest;
-        return term(t, series);
+        return term(t, fma(t.r * t.r, polynomial(t.r, tail), t.r));
     }
 
   private:

@@ -125,8 +125,13 @@ struct Eighths {
 };
 inline constexpr Eighths eighths;
 inline constexpr float term_round = 0x1.8p+23f; // what is added to it is rounded
-// t.z is term_round and eighths; series: (e^r - 1) / r
-template <class V, std::size_t N> PYNN_INLINE Term<V> term(ReducedByEighths<V> t, const float (&series)[N]) {
+// t.z is term_round and eighths; expm1: e^r - 1
+template <class V> PYNN_INLINE Term<V> term(ReducedByEighths<V> t, V expm1) {
+    const V high = as<V>(bits(look_up_eighth<V>(eighths.high, bits(t.z))) + (bits(t.z) << 20));
+    return {high, expm1 + look_up_eighth<V>(eighths.low, bits(t.z))};
+}
+// The same in fewer operations, which round to 2^-24 of r; series: (e^r - 1) / r
+template <class V, std::size_t N> PYNN_INLINE Term<V> short_term(ReducedByEighths<V> t, const float (&series)[N]) {
     const V high = as<V>(bits(look_up_eighth<V>(eighths.high, bits(t.z))) + (bits(t.z) << 20));
     return {high, fma(t.r, polynomial(t.r, series), look_up_eighth<V>(eighths.low, bits(t.z)))};
 }
@@ -194,15 +199,16 @@ struct ScaledConstants {
             series[i] = static_cast<float>((power *= factor) * static_cast<double>(EighthConstants::tail[i - 1]));
     }
 };
+// e^t as a term
 template <class V> PYNN_INLINE Term<V> short_term(V t) {
     using C = EighthConstants;
     const V z = fma(t, splat<V>(C::per_unit), splat<V>(term_round)), n = z - term_round;
-    return term(ReducedByEighths<V>{z, fma(n, splat<V>(-C::low), fma(n, splat<V>(-C::high), t))}, C::series);
+    return short_term(ReducedByEighths<V>{z, fma(n, splat<V>(-C::low), fma(n, splat<V>(-C::high), t))}, C::series);
 }
 template <const ScaledConstants &C, class V, class... Tail> PYNN_INLINE Term<V> scaled_term(V u, Tail... tail) {
     const V z = fma(u, splat<V>(C.per_unit * 8), splat<V>(term_round)), n = z - term_round;
     const V r = fma(n, splat<V>(C.low / -8), (fma(n, splat<V>(C.high / -8), u) + ... + tail));
-    return term(ReducedByEighths<V>{z, r}, C.series);
+    return short_term(ReducedByEighths<V>{z, r}, C.series);
 }
 template <const ScaledConstants &C, bool Short = false, class V, class... Tail>
 PYNN_INLINE BiasedExponential<V> scaled_exp(V u, Tail... tail) {
