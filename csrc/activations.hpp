@@ -982,34 +982,37 @@ struct glu {
         V y = gated<false>(a, b);
         return select(b == -static_cast<element<V>>(__builtin_inf()), a * V{}, y); // NaN of an infinite a
     }
-    // forward() of float32, of use where not is_slow(b, y)
-    template <class V> static PYNN_INLINE V quick_forward(V a, V b) { return with_sign_of(quotient_of(a, b), a); }
-    // where it is_slow(b, y)
-    template <class V> static PYNN_INLINE V slow_forward(V a, V b) {
-        V small = 0x1p-64f * quotient_of(0x1p+64f * a, b);
-        V far = select(b == -__builtin_inff(), a * V{}, product_of(a, b)); // NaN of an infinite a
-        return with_sign_of(select(b < far_left, far, small), a);
+    // float32 in fewer operations, right where nothing is Special
+    template <class V> static PYNN_INLINE V quick_forward(V a, V b) {
+        return with_sign_of(QuickLogistic<V>(short_term(negative_magnitude(b)), b < 0).times(a), a); // of a zero
     }
-    // The least of several b and y, by lane: whether any of them is far to the left, or small and not 0
-    template <class V> struct Least {
+    static constexpr float far = 64;
+    // What is seen of several b and y, by lane: whether a b is far from 0 or a y small and not 0, infinite or NaN
+    template <class V> struct Special {
         using Bits = vec<std::uint32_t>;
-        V b = {};
-        Bits y = ~Bits{};
+        V least = {};                     // -|b|
+        Bits small = ~Bits{}, great = {}; // twice |y|, less 1: 0 comes last
 
-        PYNN_INLINE void add(V other_b, V other_y) {
-            const Bits other = ((Bits)bits(other_y) << 1) - 1; // of |y|; 0 comes last
-            b = minimum(other_b, b);
-            y = select(other < y, other, y);
+        PYNN_INLINE void add(V b, V y) {
+            const Bits size = ((Bits)bits(y) << 1) - 1;
+            least = minimum(negative_magnitude(b), least);
+            small = size < small ? size : small;
+            great = size + 1 > great ? size + 1 : great;
         }
-        PYNN_INLINE ints<V> is_slow() const {
-            constexpr std::uint32_t small = __builtin_bit_cast(std::uint32_t, 0x1p-100f);
-            return (b < far_left) | (ints<V>)(y < 2 * small);
+        PYNN_INLINE ints<V> is_small() const {
+            constexpr std::uint32_t smallest = __builtin_bit_cast(std::uint32_t, 0x1p-100f);
+            return (ints<V>)(small < 2 * smallest);
         }
+        PYNN_INLINE ints<V> found() const { return (least < -far) | is_small() | (ints<V>)(great >= 0xff000000); }
     };
-    template <class V> static PYNN_INLINE ints<V> is_slow(V b, V y) {
-        Least<V> least;
-        least.add(b, y);
-        return least.is_slow();
+    template <class V> static PYNN_INLINE V careful_forward(V a, V b) {
+        const V y = quick_forward(a, b), infinite = splat<V>(__builtin_inff());
+        Special<V> special;
+        special.add(b, y);
+        V near = select(special.is_small(), 0x1p-64f * quick_forward(0x1p+64f * a, b), y);
+        near = select(magnitude(a) == infinite, a + b, near);
+        const V left = with_sign_of(select(b == -infinite, a * V{}, product_of(a, b)), a); // NaN of an infinite a
+        return select(b > far, a, select(b < -far, left, near));
     }
     template <class V> static PYNN_INLINE V a_backward(V dy, V b) { return forward(dy, b); }
     template <class V> static PYNN_INLINE V b_backward(V dy, V a, V b) {
@@ -1021,23 +1024,7 @@ struct glu {
     }
 
   private:
-    static constexpr float far_left = -80, far_right = 87, lowest = -0x1.fffffep+127f;
-    // a / (1 + exp(-b)) for b >= far_left, rounded once unless it is small, but for the sign of a zero
-    template <class V> static PYNN_INLINE V quotient_of(V a, V b) {
-        using C = EighthConstants;
-        constexpr float round = 0x1.8p+23f + 8 * 127; // leaves a biased exponent
-        V t = -at_most(far_right, b);
-        V z = fma(t, splat<V>(C::per_unit), splat<V>(round)), n = z - round;
-        V r = fma(n, splat<V>(-C::low), fma(n, splat<V>(-C::high), t));
-        V power = as<V>((bits(z) & ~7) << 20), high = look_up_eighth<V>(eighths_high, bits(z));
-        V low = power * fma(high, expm1_of_rest(r), look_up_eighth<V>(eighths_low, bits(z)));
-        Parts<V> d = two_sum(1 - V{}, high * power);
-        V sum = d.high + low, sum_low = d.low + ((d.high - sum) + low);
-        V inverse = 1 / sum, q = a * inverse;
-        V rest = fma(-q, sum_low, fma(-q, sum, a));
-        return fma(maximum(rest, splat<V>(lowest)), inverse, q); // which takes the place of a NaN: of an infinite a
-    }
-    // a exp(b) for b < far_left, where that is a sigmoid(b)
+    // a exp(b) for b < -far, where that is a sigmoid(b)
     template <class V> static PYNN_INLINE V product_of(V a, V b) {
         constexpr float least = -194, down = 0x1p-80f; // the power comes in two factors that are normal
         ReducedByEighths<V> t = reduced_by_eighths(at_least(least, b));

@@ -49,6 +49,11 @@ bool has_avx512() {
     constexpr unsigned f_dq_bw_vl = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31, vectors = 0xe6;
     return has_avx2() && (Leaf(7).b & f_dq_bw_vl) == f_dq_bw_vl && (saved_registers() & vectors) == vectors;
 }
+
+// They follow rows (seen of a Xeon); a Zen 4 takes twice as long where it is not asked.
+bool is_intel() { return Leaf(0).b == 0x756e6547; } // "Genu" of the vendor's name
+#else
+bool is_intel() { return false; }
 #endif
 
 } // namespace
@@ -67,6 +72,11 @@ const std::vector<InstructionSet> &instruction_sets() {
 }
 
 const KernelTable &active_kernels() noexcept { return *active.load(std::memory_order_relaxed); }
+
+bool follows_rows() noexcept {
+    static const bool follows = is_intel();
+    return follows;
+}
 
 void use_isa(const std::string &name, const char *argument) {
     std::string usable;

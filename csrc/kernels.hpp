@@ -80,7 +80,8 @@ template <class T> struct Kernels {
     // To memory that caches need not keep; after the last copy, finish_past_cache() on the same thread.
     void (*copy_past_cache)(const T *from, T *to, std::size_t n);
     void (*finish_past_cache)();
-    std::size_t elements_past_cache; // that are made at a time, some cache lines and 256 at most, before they are copied
+    std::size_t
+        elements_past_cache; // that are made at a time, some cache lines and 256 at most, before they are copied
 
     // Of rows of n; x_row and y_row from one to the next. What a row ends with overlaps with the next one's beginning. spare has
     // spare_of_row(n) elements.

@@ -149,10 +149,11 @@ void elementwise_rows(char **operands, const npy_intp *dimensions, const npy_int
     bool contiguous = std::is_same_v<From, T>;
     for (int j = 0; j < count_of_operands; ++j)
         contiguous = contiguous && (steps_in_row[j] == sizeof(T) || length == 1);
-    // CPUs do not look ahead from the end of a row to the next one's beginning: it is brought to the second-level cache.
+    // Many CPUs do not look ahead from the end of a row to the next one's beginning: it is brought to the second-level cache.
     constexpr npy_intp line = 64, most = 8192, beyond_caches = 1 << 20, rows_ahead = 2;
     const npy_intp row_bytes = std::min(length * static_cast<npy_intp>(sizeof(T)), most);
-    const npy_intp asked = contiguous && rows * row_bytes > beyond_caches ? row_bytes : 0;
+    const npy_intp asked =
+        contiguous && rows * row_bytes > beyond_caches && !(inputs == 2 && follows_rows()) ? row_bytes : 0;
     parallel_for(static_cast<std::size_t>(rows * length), elementwise_grain, [&](std::size_t begin, std::size_t end) {
         T buffers[count_of_operands][buffer_length];
         while (begin < end) {

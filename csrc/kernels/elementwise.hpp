@@ -122,7 +122,7 @@ void prelu_backward_loop(const T *dy, const T *x, const T *slope, std::size_t sl
 }
 
 // Not inlined, so that what is rare takes no registers.
-template <class V> [[gnu::noinline, gnu::cold]] V slow_glu(V a, V b) { return glu::slow_forward(a, b); }
+template <class V> [[gnu::noinline, gnu::cold]] V careful_glu(V a, V b) { return glu::careful_forward(a, b); }
 template <std::size_t count> PYNN_INLINE void glu_vectors(const float *a, const float *b, float *y, std::size_t n) {
     using V = vec<float>;
     V in_a[count], in_b[count], out[count];
@@ -130,20 +130,23 @@ template <std::size_t count> PYNN_INLINE void glu_vectors(const float *a, const 
         in_a[j] = load_up_to<V>(a + j * width<float>, n - j * width<float>);
         in_b[j] = load_up_to<V>(b + j * width<float>, n - j * width<float>);
     }
-    glu::Least<V> least;
+    glu::Special<V> special;
     for (std::size_t j = 0; j < count; ++j) {
         out[j] = glu::quick_forward(in_a[j], in_b[j]);
-        least.add(in_b[j], out[j]);
+        special.add(in_b[j], out[j]);
     }
-    if (any(least.is_slow()))
-        for (std::size_t j = 0; j < count; ++j)
-            out[j] = select(glu::is_slow(in_b[j], out[j]), slow_glu(in_a[j], in_b[j]), out[j]);
+    if (any(special.found()))
+        for (std::size_t j = 0; j < count; ++j) out[j] = careful_glu(in_a[j], in_b[j]);
     for (std::size_t j = 0; j < count; ++j) store_up_to(y + j * width<float>, out[j], n - j * width<float>);
 }
 PYNN_INLINE void glu_of(const float *a, const float *b, float *y, std::size_t n) {
     constexpr std::size_t many = many_vectors<float>, step = many * width<float>;
     std::size_t i = 0;
     for (; i + step <= n; i += step) glu_vectors<many>(a + i, b + i, y + i, step);
+    if (i + step / 2 < n) {
+        glu_vectors<many / 2>(a + i, b + i, y + i, step / 2);
+        i += step / 2;
+    }
     for (; i < n; i += width<float>) glu_vectors<1>(a + i, b + i, y + i, n - i);
 }
 PYNN_INLINE void glu_of(const double *a, const double *b, double *y, std::size_t n) {
