@@ -235,30 +235,35 @@ template <class A, class Given, class... V> PYNN_INLINE auto finished(const Give
 
 // Where A::reach(x) < A::quick_least a shorter way is not right, and A::slow_forward(x) is.
 template <class A, class V> PYNN_INLINE V quick_forward(V x) { return finished<A>(A::begin(x), x); }
-template <class A, class V>
-[[gnu::noinline, gnu::cold]] V careful_forward(V x) { // takes no registers of those who call it
-    return select(A::reach(x) < A::quick_least, A::slow_forward(x), quick_forward<A>(x));
+template <class A, class V> PYNN_INLINE V careful_forward(V x) {
+    const auto slow = A::reach(x) < A::quick_least;
+    return select(slow, A::slow_forward(x), quick_forward<A>(select(slow, V{}, x))); // nothing is subnormal on the way
 }
 template <class A, class V> PYNN_INLINE V quick_or_careful_forward(V x) {
     return any_less(A::reach(x), A::quick_least) ? careful_forward<A>(x) : quick_forward<A>(x);
 }
 
-// sigmoid(z) as -(minus + rest r), which takes fewer operations than it, from e^-|z| >= 2^-93
+// sigmoid(z) as -top r (1 + rest), which takes fewer operations than it, from e^-|z| >= 2^-116: next to nothing is subnormal
 template <class V> struct QuickLogistic {
-    V minus, rest, r;
+    V top, r, rest;
 
     template <class I> PYNN_INLINE QuickLogistic(Term<V> e, I negative) {
-        const V low = e.high * e.low, top = select(negative, e.high, 1 - V{});
+        const V low = e.high * e.low;
         r = -1 / (e.high + 1 + low);
-        minus = top * r;
-        rest = fma(select(negative, minus + 1, minus), low, fma(minus, e.high, top + minus));
+        const V lack = fma(r, low, fma(r, e.high, 1 + r)); // of -r, in parts of it
+        top = select(negative, e.high, 1 - V{});
+        rest = select(negative, lack + e.low, lack);
     }
-    PYNN_INLINE V at() const { return fma(-rest, r, -minus); }
-    PYNN_INLINE V times(V x) const { return fma(-x, minus, -(x * (rest * r))); }
+    PYNN_INLINE V at() const { return fma(-top, r, -(top * (r * rest))); }
+    PYNN_INLINE V times(V x) const {
+        const V high = top * r, low = fma(high, rest, fma(top, r, -high));
+        return with_sign_of(fma(-x, high, -(x * low)), x); // of a zero
+    }
 };
-// x sigmoid(z) where that is x e^-|z| or x
-template <class V> PYNN_INLINE V far_gated(V x, BiasedExponential<V> e) {
-    return select(x > 0, x, e.times(rounded_product(x, e.mantissa)));
+// x sigmoid(z) where that is x e^-|z| or x; up to -limit it is 0
+template <class V> PYNN_INLINE V far_gated(V x, element<V> limit, BiasedExponential<V> e) {
+    const V y = select(x <= -limit, splat<V>(-0.0f), rounded_product(x, e.mantissa)); // before it underflows
+    return select(x > 0, x, e.times(y));
 }
 
 // x sigmoid(z) with z of the sign of x, both in bounds; slope = sigmoid(z) (1 + w sigmoid(-z)), w = x dz/dx
@@ -443,8 +448,8 @@ struct gelu {
                 Place<gelu_table, V>::of(a, ints<V>(x > 0))};
     }
     template <class V> static PYNN_INLINE V slow_forward(V x) {
-        const V bounded = at_least(-gelu_table.greatest[0], x);
-        return select(x < -gelu_table.greatest[0], splat<V>(-0.0f), finished<gelu>(begin(bounded), bounded));
+        const V bounded = select(x < -gelu_table.greatest[0], splat<V>(-0.0f), x);
+        return finished<gelu>(begin(bounded), bounded);
     }
     template <class V> static PYNN_INLINE V finish(V x, const WithPlace<gelu_table, V> &given, Parts<V> factor) {
         Parts<V> e = given.e.mantissa;
@@ -506,18 +511,17 @@ struct gelu_tanh {
         return scaled_exp<scale>(t.high, t.low);
     }
     static constexpr std::size_t vectors_at_once = 3;
-    static constexpr float quick_least = -8.5f; // where |z| is 57
+    static constexpr float quick_least = -9.65f; // where |z| is 79.5
     template <class V> static PYNN_INLINE V reach(V x) { return x; }
     template <class V> static PYNN_INLINE Term<V> begin(V x) {
-        const Parts<V> t = minus_z(x);
+        const Parts<V> t = minus_z(at_most(-quick_least, x));
         return scaled_term<scale>(t.high, t.low);
     }
     template <class V> static PYNN_INLINE V finish(V x, const Term<V> &e) {
         return select(x > -quick_least, x, QuickLogistic<V>(e, x < 0).times(x));
     }
     template <class V> static PYNN_INLINE V slow_forward(V x) {
-        const V y = far_gated(x, exp_of_minus_z(bounded_by(limit<V>, x)));
-        return select(x <= -limit<V>, splat<V>(-0.0f), y);
+        return far_gated(x, limit<V>, exp_of_minus_z(at_least(-limit<V>, at_most(0, x))));
     }
     template <class V> static PYNN_INLINE V forward(V x) {
         if constexpr (by_table<V>) {
@@ -550,15 +554,14 @@ struct gelu_tanh {
 struct quick_gelu {
     template <class V> static constexpr element<V> limit = sizeof(element<V>) == 4 ? 78 : 456;
     static constexpr ScaledConstants scale{1.702};
-    static constexpr float quick_least = -37;
+    static constexpr float quick_least = -47;
     template <class V> static PYNN_INLINE V reach(V x) { return negative_magnitude(x); }
     template <class V> static PYNN_INLINE Term<V> begin(V x) { return scaled_term<scale>(negative_magnitude(x)); }
     template <class V> static PYNN_INLINE V finish(V x, const Term<V> &e) {
         return QuickLogistic<V>(e, x < 0).times(x);
     }
     template <class V> static PYNN_INLINE V slow_forward(V x) {
-        const V bounded = at_least(-limit<V>, x);
-        return far_gated(bounded, scaled_exp<scale>(at_most(0, bounded)));
+        return far_gated(x, limit<V>, scaled_exp<scale>(at_least(-limit<V>, at_most(0, x))));
     }
     template <class V> static PYNN_INLINE V forward(V x) {
         if constexpr (by_table<V>) {
@@ -590,15 +593,14 @@ struct quick_gelu {
 };
 
 struct silu {
-    static constexpr float quick_least = -64;
+    static constexpr float quick_least = -80;
     template <class V> static PYNN_INLINE V reach(V x) { return negative_magnitude(x); }
     template <class V> static PYNN_INLINE Term<V> begin(V x) { return short_term(negative_magnitude(x)); }
     template <class V> static PYNN_INLINE V finish(V x, const Term<V> &e) {
         return QuickLogistic<V>(e, x < 0).times(x);
     }
     template <class V> static PYNN_INLINE V slow_forward(V x) {
-        const V bounded = at_least(-far<float>, x);
-        return far_gated(bounded, biased_exp(at_most(0, bounded)));
+        return far_gated(x, far<float>, biased_exp(at_least(-far<float>, at_most(0, x))));
     }
     template <class V> static PYNN_INLINE V forward(V x) {
         if constexpr (by_table<V>) {
@@ -684,7 +686,7 @@ struct mish {
 };
 
 struct sigmoid {
-    static constexpr float quick_least = -64;
+    static constexpr float quick_least = -80;
     template <class V> static PYNN_INLINE V reach(V x) { return negative_magnitude(x); }
     template <class V> static PYNN_INLINE Term<V> begin(V x) { return short_term(negative_magnitude(x)); }
     template <class V> static PYNN_INLINE V finish(V x, const Term<V> &e) { return QuickLogistic<V>(e, x < 0).at(); }
@@ -984,7 +986,7 @@ struct glu {
     }
     // float32 in fewer operations, right where nothing is Special
     template <class V> static PYNN_INLINE V quick_forward(V a, V b) {
-        return with_sign_of(QuickLogistic<V>(short_term(negative_magnitude(b)), b < 0).times(a), a); // of a zero
+        return QuickLogistic<V>(short_term(negative_magnitude(b)), b < 0).times(a);
     }
     static constexpr float far = 64;
     // What is seen of several b and y, by lane: whether a b is far from 0 or a y small and not 0, infinite or NaN

@@ -11,21 +11,15 @@ namespace {
 template <class A> struct ForwardOf {
     template <class V> PYNN_INLINE V operator()(V x) const { return forward_by_default<A>(x, ParameterIndices<A>()); }
 };
-template <class A>
-    requires requires { A::quick_least; }
-struct ForwardOf<A> {
-    template <class V> PYNN_INLINE V operator()(V x) const { return A::forward(x); }
-    template <class V> PYNN_INLINE V quick(V x) const { return quick_forward<A>(x); }
-    template <class V> PYNN_INLINE V careful(V x) const { return careful_forward<A>(x); }
-    template <class V> static PYNN_INLINE V reach(V x) { return A::reach(x); }
-    static constexpr float quick_least = A::quick_least;
+template <class A> struct QuickForwardOf {
+    template <class V> PYNN_INLINE V operator()(V x) const { return quick_forward<A>(x); }
 };
 template <class A> struct BackwardOf {
     template <class V> PYNN_INLINE V operator()(V dy, V saved) const {
         return backward_by_default<A>(dy, saved, ParameterIndices<A>());
     }
 };
-template <class A> struct ForwardStages : ForwardOf<A> {
+template <class A, class F = ForwardOf<A>> struct ForwardStages : F {
     template <class V> PYNN_INLINE auto begin(V x) const { return A::begin(x); }
     template <class... Given> PYNN_INLINE auto finish(const Given &...given) const { return A::finish(given...); }
 };
@@ -48,11 +42,39 @@ template <class A, class T>
     requires(many_vectors<T> == 4 && A::vectors_at_once > 0)
 constexpr std::size_t forward_vectors<A, T> = A::vectors_at_once;
 
-template <class A, class T> void forward_loop(const T *x, T *y, std::size_t n) {
+template <class A, class F, class T> PYNN_INLINE void forward_with(const T *x, T *y, std::size_t n) {
     if constexpr (by_stages && by_table<vec<T>> && requires { &A::template begin<vec<T>>; })
-        map_by_stages(n, y, ForwardStages<A>(), x);
+        map_by_stages(n, y, ForwardStages<A, F>(), x);
     else
-        map<forward_vectors<A, T>>(n, y, ForwardOf<A>(), x);
+        map<forward_vectors<A, T>>(n, y, F(), x);
+}
+// Not inlined, so that what is rare takes no registers.
+template <class A> [[gnu::noinline, gnu::cold]] void careful_loop(const float *x, float *y, std::size_t n) {
+    map<1>(n, y, ForwardOf<A>(), x);
+}
+template <class A> PYNN_INLINE bool any_slow(const float *x, std::size_t n) {
+    using V = vec<float>;
+    constexpr std::size_t chains = 4, step = chains * width<float>; // minima that do not wait for each other
+    V least[chains] = {};
+    std::size_t i = 0;
+    for (; i + step <= n; i += step)
+        for (std::size_t c = 0; c < chains; ++c)
+            least[c] = minimum(A::reach(load<V>(x + i + c * width<float>)), least[c]);
+    for (; i < n; i += width<float>) least[0] = minimum(A::reach(load_up_to<V>(x + i, n - i)), least[0]);
+    return any_less(minimum(minimum(least[0], least[1]), minimum(least[2], least[3])), A::quick_least);
+}
+template <class A, class T> void forward_loop(const T *x, T *y, std::size_t n) {
+    if constexpr (by_table<vec<T>> && requires { A::quick_least; }) {
+        for (std::size_t i = 0; i < n; i += elements_at_once) {
+            const std::size_t count = n - i < elements_at_once ? n - i : elements_at_once;
+            if (any_slow<A>(x + i, count))
+                careful_loop<A>(x + i, y + i, count);
+            else
+                forward_with<A, QuickForwardOf<A>>(x + i, y + i, count);
+        }
+    } else {
+        forward_with<A, ForwardOf<A>>(x, y, n);
+    }
 }
 template <class A, class T> void backward_loop(const T *dy, const T *saved, T *dx, std::size_t n) {
     if constexpr (by_stages && by_table<vec<T>> && requires { &A::template begin_backward<vec<T>>; })

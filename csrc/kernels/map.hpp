@@ -35,15 +35,6 @@ template <class... T> PYNN_INLINE void ask_ahead(const T *...operands) {
     (__builtin_prefetch(operands + bytes_ahead / sizeof(T)), ...);
 }
 
-// Functions that of float32 are f.quick(x) for f.reach(x) >= f.quick_least: whether any of x is beyond
-template <class F, class T>
-concept is_quick = sizeof(T) == 4 && requires { F::quick_least; };
-template <class F, class V, std::size_t count> PYNN_INLINE bool any_slow(const V (&x)[count]) {
-    V least = {};
-    for (const V &v : x) least = minimum(F::reach(v), least);
-    return any_less(least, F::quick_least);
-}
-
 // result = f(operands), `count` vectors at once; result may be one of the operands. Ahead: several operands come from memory.
 template <std::size_t count, bool Ahead = false, class T, class F, class... Operands>
 PYNN_INLINE void map(std::size_t n, T *result, F f, const Operands *...operands) {
@@ -58,15 +49,8 @@ PYNN_INLINE void map(std::size_t n, T *result, F f, const Operands *...operands)
             if constexpr (Ahead)
                 if (j * sizeof(V) % 64 == 0) ask_ahead((operands + i + j * lanes)...);
         }
-        if constexpr (is_quick<F, T>) {
-            V x[count];
-            for (std::size_t j = 0; j < count; ++j) x[j] = in[j][0];
-            const bool slow = any_slow<F>(x);
-            for (std::size_t j = 0; j < count; ++j) out[j] = slow ? f.careful(x[j]) : f.quick(x[j]);
-        } else {
-            for (std::size_t j = 0; j < count; ++j)
-                out[j] = call(f, in[j], std::make_index_sequence<sizeof...(operands)>());
-        }
+        for (std::size_t j = 0; j < count; ++j)
+            out[j] = call(f, in[j], std::make_index_sequence<sizeof...(operands)>());
         for (std::size_t j = 0; j < count; ++j) store(result + i + j * lanes, out[j]);
     }
     for (; i < n; i += lanes) store_up_to(result + i, f(load_up_to<V>(operands + i, n - i)...), n - i);
@@ -82,14 +66,6 @@ PYNN_INLINE void map_by_stages(std::size_t n, T *result, F f, const T *x, const 
     std::size_t i = 0;
     for (; i + count * lanes <= n; i += count * lanes) {
         Begun begun[count];
-        if constexpr (is_quick<F, T>) {
-            V in[count];
-            for (std::size_t j = 0; j < count; ++j) in[j] = load<V>(x + i + j * lanes);
-            if (any_slow<F>(in)) {
-                map<1>(count * lanes, result + i, f, x + i);
-                continue;
-            }
-        }
         for (std::size_t j = 0; j < count; ++j) {
             const std::size_t at = i + j * lanes;
             begun[j] = f.begin(load<V>(x + at));
@@ -115,7 +91,7 @@ PYNN_INLINE void map_by_stages(std::size_t n, T *result, F f, const T *x, const 
 
 // Whole turns of the loops above: a block of stages, or 2, 3 or 4 vectors. Few, so that CPUs that look ahead in memory do not
 // pause: with 256 softsign took 9 % longer on an Intel Xeon, with 512 all but the lightest 5 to 10 % more.
-constexpr std::size_t elements_past_cache = by_stages ? 256 : 192;
+constexpr std::size_t elements_at_once = by_stages ? 256 : 192;
 
 // finish_past_cache() comes after the last of several.
 template <class T> void copy_past_cache(const T *from, T *to, std::size_t n) {

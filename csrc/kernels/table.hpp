@@ -38,7 +38,7 @@ constexpr Kernels<T> kernels = {
     fma_loop<T>,
     copy_past_cache<T>,
     finish_past_cache,
-    elements_past_cache,
+    elements_at_once,
     softmax_rows<T>,
     softmin_rows<T>,
     log_softmax_rows<T>,
