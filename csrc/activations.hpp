@@ -235,7 +235,7 @@ template <class A, class Given, class... V> PYNN_INLINE auto finished(const Give
 
 // Where A::reach(x) < A::quick_least a shorter way is not right, and A::slow_forward(x) is.
 template <class A, class V> PYNN_INLINE V quick_forward(V x) { return finished<A>(A::begin(x), x); }
-template <class A, class V> PYNN_INLINE V careful_forward(V x) {
+template <class A, class V> [[gnu::noinline, gnu::cold]] V careful_forward(V x) { // what is rare takes no registers
     const auto slow = A::reach(x) < A::quick_least;
     return select(slow, A::slow_forward(x), quick_forward<A>(select(slow, V{}, x))); // nothing is subnormal on the way
 }

@@ -50,7 +50,8 @@ template <class A, class F, class T> PYNN_INLINE void forward_with(const T *x, T
 }
 // Not inlined, so that what is rare takes no registers.
 template <class A> [[gnu::noinline, gnu::cold]] void careful_loop(const float *x, float *y, std::size_t n) {
-    map<1>(n, y, ForwardOf<A>(), x);
+    for (std::size_t i = 0; i < n; i += width<float>)
+        store_up_to(y + i, A::forward(load_up_to<vec<float>>(x + i, n - i)), n - i);
 }
 template <class A> PYNN_INLINE bool any_slow(const float *x, std::size_t n) {
     using V = vec<float>;

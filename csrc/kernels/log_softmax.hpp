@@ -58,7 +58,8 @@ template <class T> struct LogSum {
 
 // sum(exp(x - greatest)) - 1. later: two rows of memory that will be needed.
 template <class T> using Later = const T *[2];
-PYNN_INLINE double sum_of_others(const float *x, const Later<float> &later, std::size_t n, float greatest) {
+// Not inlined: it is long, and two functions need it.
+[[gnu::noinline]] double sum_of_others(const float *x, const Later<float> &later, std::size_t n, float greatest) {
     using V = vec<float>;
     const auto ask = [&](std::size_t i, std::size_t lanes) __attribute__((always_inline)) {
         for (std::size_t k = 0; k < lanes; k += partial_results)
