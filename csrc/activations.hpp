@@ -250,7 +250,7 @@ template <class V> struct QuickLogistic {
     template <class I> PYNN_INLINE QuickLogistic(Term<V> e, I negative) {
         const V low = e.high * e.low;
         r = -1 / (e.high + 1 + low);
-        const V lack = fma(r, low, fma(r, e.high, 1 + r)); // of -r, in parts of it
+        const V lack = fma(r, low, fma(r, e.high, 1 + r)); // -r (1 + lack) is the reciprocal
         top = select(negative, e.high, 1 - V{});
         rest = select(negative, lack + e.low, lack);
     }
@@ -266,8 +266,8 @@ template <class V> PYNN_INLINE V far_gated(V x, element<V> limit, BiasedExponent
     return select(x > 0, x, e.times(y));
 }
 
-// x sigmoid(z) with z of the sign of x, both in bounds; slope = sigmoid(z) (1 + w sigmoid(-z)), w = x dz/dx
-template <class V, bool = by_table<V>> struct Logistic {
+// float64: x sigmoid(z) with z of the sign of x, both in bounds; slope = sigmoid(z) (1 + w sigmoid(-z)), w = x dz/dx
+template <class V> struct Logistic {
     V rest;
     Parts<V> power, denominator; // exp(-|z|) = rest * power, 1 + exp(-|z|)
 
@@ -290,32 +290,6 @@ template <class V, bool = by_table<V>> struct Logistic {
         return gated_backward(dy, x, limit, quotient(top, product(denominator, denominator)), rest);
     }
     PYNN_INLINE V backward(V dy, V x, element<V> limit, V w) const { return backward(dy, x, limit, whole(w)); }
-};
-
-template <class V> struct Logistic<V, true> {
-    BiasedExponential<V> e; // exp(-|z|)
-
-    PYNN_INLINE explicit Logistic(BiasedExponential<V> e) : e(e) {}
-    // scale (high + low r) is the value at x: low is what high (1 + exp(-|z|)) lacks of the numerator
-    struct Gate {
-        Scale scale;
-        V high, low, r;
-    };
-    PYNN_INLINE Gate gate(V x) const {
-        V power = e.scale.bounded_times(1 - V{}), r = 1 / fma(power, rounded(e.mantissa), 1 - V{});
-        auto negative = x < 0;
-        Parts<V> top = select(negative, e.mantissa, whole(1 - V{}));
-        V high = top.high * r, q = high * power;
-        V low = fma(-q, e.mantissa.high, top.high - high) + fma(-q, e.mantissa.low, top.low);
-        return {select(negative, e.scale, Scale::one()), high, low, r};
-    }
-    // x is not below -limit; above it the gate is 1. Near: many x may be at -limit, where the result is 0.
-    template <bool Near = false> PYNN_INLINE V times(V x, element<V> limit) const {
-        Gate f = gate(x);
-        V y = fma(x, f.high, x * (f.low * f.r));
-        if constexpr (Near) y = select(x <= -limit, splat<V>(-0.0f), y);
-        return select(x > limit, x, f.scale.times(y));
-    }
 };
 
 struct relu {
@@ -988,24 +962,22 @@ struct glu {
     template <class V> static PYNN_INLINE V quick_forward(V a, V b) {
         return QuickLogistic<V>(short_term(negative_magnitude(b)), b < 0).times(a);
     }
-    static constexpr float far = 64;
+    static constexpr float quick_limit = 64;
     // What is seen of several b and y, by lane: whether a b is far from 0 or a y small and not 0, infinite or NaN
     template <class V> struct Special {
-        using Bits = vec<std::uint32_t>;
-        V least = {};                     // -|b|
-        Bits small = ~Bits{}, great = {}; // twice |y|, less 1: 0 comes last
+        using Bits = vec<std::uint32_t>; // of |y|, twice: without the sign
+        static constexpr std::uint32_t small = 2 * __builtin_bit_cast(std::uint32_t, 0x1p-100f), infinite = 0xff000000;
+        V least = {};                            // -|b|
+        Bits least_but_one = ~Bits{}, most = {}; // but one: less 1, so that 0 comes last
 
         PYNN_INLINE void add(V b, V y) {
-            const Bits size = ((Bits)bits(y) << 1) - 1;
+            const Bits twice = (Bits)bits(y) << 1, but_one = twice - 1;
             least = minimum(negative_magnitude(b), least);
-            small = size < small ? size : small;
-            great = size + 1 > great ? size + 1 : great;
+            least_but_one = but_one < least_but_one ? but_one : least_but_one;
+            most = twice > most ? twice : most;
         }
-        PYNN_INLINE ints<V> is_small() const {
-            constexpr std::uint32_t smallest = __builtin_bit_cast(std::uint32_t, 0x1p-100f);
-            return (ints<V>)(small < 2 * smallest);
-        }
-        PYNN_INLINE ints<V> found() const { return (least < -far) | is_small() | (ints<V>)(great >= 0xff000000); }
+        PYNN_INLINE ints<V> is_small() const { return (ints<V>)(least_but_one < small); }
+        PYNN_INLINE ints<V> found() const { return (least < -quick_limit) | is_small() | (ints<V>)(most >= infinite); }
     };
     template <class V> static PYNN_INLINE V careful_forward(V a, V b) {
         const V y = quick_forward(a, b), infinite = splat<V>(__builtin_inff());
@@ -1014,7 +986,7 @@ struct glu {
         V near = select(special.is_small(), 0x1p-64f * quick_forward(0x1p+64f * a, b), y);
         near = select(magnitude(a) == infinite, a + b, near);
         const V left = with_sign_of(select(b == -infinite, a * V{}, product_of(a, b)), a); // NaN of an infinite a
-        return select(b > far, a, select(b < -far, left, near));
+        return select(b > quick_limit, a, select(b < -quick_limit, left, near));
     }
     template <class V> static PYNN_INLINE V a_backward(V dy, V b) { return forward(dy, b); }
     template <class V> static PYNN_INLINE V b_backward(V dy, V a, V b) {
@@ -1026,13 +998,14 @@ struct glu {
     }
 
   private:
-    // a exp(b) for b < -far, where that is a sigmoid(b)
+    // a exp(b) for b < -quick_limit, where that is a sigmoid(b)
     template <class V> static PYNN_INLINE V product_of(V a, V b) {
-        constexpr float least = -194, down = 0x1p-80f; // the power comes in two factors that are normal
+        constexpr float least = -194, down = 0x1p-80f; // a may be as large as the power is small
         ReducedByEighths<V> t = reduced_by_eighths(at_least(least, b));
         Parts<V> e = short_exp(t).mantissa;
         V part = down * a, low = part * e.low;
-        return Power::from(t.z + 8 * 80).times(fma(part, e.high, select(low - low == 0, low, V{})));
+        // rounded once: times() would twice, where a result and what its first factor makes are subnormal
+        return Power::from(t.z + 8 * 80).down(fma(part, e.high, select(low - low == 0, low, V{})));
     }
     // a sigmoid(b), or a sigmoid(b) sigmoid(-b). A large a may meet an exponential that is too small: it is taken in two.
     template <bool Slope, class V> static PYNN_INLINE V gated(V a, V b) {

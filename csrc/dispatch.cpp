@@ -50,7 +50,7 @@ bool has_avx512() {
     return has_avx2() && (Leaf(7).b & f_dq_bw_vl) == f_dq_bw_vl && (saved_registers() & vectors) == vectors;
 }
 
-// They follow rows (seen of a Xeon); a Zen 4 takes twice as long where it is not asked.
+// Its CPUs follow rows (seen of a Xeon); a Zen 4 takes twice as long where it is not asked.
 bool is_intel() { return Leaf(0).b == 0x756e6547; } // "Genu" of the vendor's name
 #else
 bool is_intel() { return false; }

@@ -63,6 +63,8 @@ template <class T> constexpr std::size_t spare_of_row(std::size_t n) {
     return sizeof(T) == 4 && n > most_on_stack ? n : 0;
 }
 
+inline constexpr std::size_t most_elements_past_cache = 256;
+
 template <class T> struct Kernels {
     // Elementwise; in place is allowed where pointers are equal.
     void (*forward[activation_count])(const T *x, T *y, std::size_t n);
@@ -80,8 +82,7 @@ template <class T> struct Kernels {
     // To memory that caches need not keep; after the last copy, finish_past_cache() on the same thread.
     void (*copy_past_cache)(const T *from, T *to, std::size_t n);
     void (*finish_past_cache)();
-    std::size_t
-        elements_past_cache; // that are made at a time, some cache lines and 256 at most, before they are copied
+    std::size_t elements_past_cache; // made at a time before they are copied: whole cache lines
 
     // Of rows of n; x_row and y_row from one to the next. What a row ends with overlaps with the next one's beginning. spare has
     // spare_of_row(n) elements.

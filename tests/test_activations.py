@@ -427,3 +427,25 @@ def test_the_table_is_read_only():
     for name, row in pynn.ACTIVATIONS.items():
         assert reference.ACTIVATIONS[name].saves == row.saves
         assert reference.ACTIVATIONS[name].parameters == row.parameters
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "silu", "quick_gelu", "gelu_tanh", "gelu"])
+def test_far_elements_among_others(isa, rng, name):
+    """What is far goes a longer way, which is chosen for some vectors at once and must change no bit beside it."""
+    function = getattr(pynn, name)
+    far = np.array([-np.inf, -200, -90, -80, -64, -47, -16, -12, -9.65, 9.65, 80, np.inf, np.nan])
+    x = rng.normal(0, 3, 2000).astype(np.float32)
+    x[rng.integers(0, x.size, 60)] = (far[:, None] * [1, 0.999, 1.001]).ravel()[
+        rng.integers(0, 39, 60)
+    ]
+    alone = np.array([function(x[i : i + 1])[0] for i in range(x.size)])
+    assert np.isfinite(alone).sum() > 1900
+    for n in (1, 15, 47, 48, 190, 191, 192, 193, 255, 256, 257, 500, 1999):
+        y = function(x[1 : n + 1])
+        assert np.array_equal(y.view(np.uint32), alone[1 : n + 1].view(np.uint32)) or (
+            np.array_equal(y, alone[1 : n + 1], equal_nan=True)
+            and np.array_equal(np.signbit(y[y == 0]), np.signbit(alone[1 : n + 1][y == 0]))
+        )
+    in_place = x.copy()
+    function(in_place, out=in_place)
+    assert np.array_equal(in_place, alone, equal_nan=True)

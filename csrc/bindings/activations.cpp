@@ -760,7 +760,7 @@ Returns
 -------
 y : ndarray or scalar
     The shape of `x` without the axis; ``keepdims=True`` leaves it with length 1. float32 is within 1 ULP of the exact value,
-    float64 within 2; where the greatest element and the logarithm cancel, 2^-40 (float64: 2^-53) of it is within the bound too.
+    float64 within 2; where the greatest element and the logarithm cancel, 2^-25 (float64: 2^-53) of it is within the bound too.
 
 Notes
 -----

@@ -97,7 +97,7 @@ void call_past_cache(const T *const (&in)[Inputs], const bool (&moves)[Inputs], 
     const Kernels<T> &kernels = active_kernels_of<T>();
     constexpr std::size_t line = 64 / sizeof(T);
     const std::size_t most = kernels.elements_past_cache;
-    alignas(64) T buffers[Outputs][256];
+    alignas(64) T buffers[Outputs][most_elements_past_cache];
     T *made[Outputs];
     for (int j = 0; j < Outputs; ++j) made[j] = buffers[j];
     std::size_t count = most - reinterpret_cast<std::uintptr_t>(out[0]) / sizeof(T) % line;

@@ -48,7 +48,7 @@ template <class A, class F, class T> PYNN_INLINE void forward_with(const T *x, T
     else
         map<forward_vectors<A, T>>(n, y, F(), x);
 }
-// Not inlined, so that what is rare takes no registers.
+// Each vector by the way that it needs. Not inlined, so that what is rare takes no registers.
 template <class A> [[gnu::noinline, gnu::cold]] void careful_loop(const float *x, float *y, std::size_t n) {
     for (std::size_t i = 0; i < n; i += width<float>)
         store_up_to(y + i, A::forward(load_up_to<vec<float>>(x + i, n - i)), n - i);

@@ -67,7 +67,7 @@ template <class T> using Later = const T *[2];
     };
     double others = 0;
     if (!RowTerms::is_far(greatest)) {
-        // Wide until the others are so many that what is not errs by 2^-28 of them at most
+        // Wide until the others are so many that what is not, by 2^-43 an element, errs by 2^-28 of them at most
         const ExactRowTerms<false> term(greatest);
         const double enough = 1 + 0x1p-15 * static_cast<double>(n);
         double sum = 0;

@@ -89,8 +89,8 @@ PYNN_INLINE void map_by_stages(std::size_t n, T *result, F f, const T *x, const 
     map<1>(n - i, result + i, f, (others + i)..., x + i);
 }
 
-// Whole turns of the loops above: a block of stages, or 2, 3 or 4 vectors. Few, so that CPUs that look ahead in memory do not
-// pause: with 256 softsign took 9 % longer on an Intel Xeon, with 512 all but the lightest 5 to 10 % more.
+// What is made past the caches at a time, or by a shorter way once nothing in it needs a longer one: whole turns of the loops above,
+// a block of stages or 2, 3 or 4 vectors. Few, so that CPUs that look ahead in memory do not pause.
 constexpr std::size_t elements_at_once = by_stages ? 256 : 192;
 
 // finish_past_cache() comes after the last of several.

@@ -133,8 +133,8 @@ PYNN_INLINE vec<double> exp_of_difference(vec<double> x, vec<double> y) {
     return (e.scale + e.scale * (e.expm1.high + e.expm1.low)) * e.rest;
 }
 
-// The terms of a row, times 2^80, less its greatest element, to a multiple of ln(2) / 8: that is left out of the reduction of each, which rounds
-// less than to subtract. What is less than the greatest element by far_below is taken as that: its exponential is 0 too.
+// The terms of a row, times 2^80, less its greatest element, to a multiple of ln(2) / 8: that is left out of the reduction of
+// each, which rounds less than to subtract. What is less than the greatest element by far_below is taken as that: its exponential is 0 too.
 struct RowTerms {
     using V = vec<float>;
     static constexpr float far_below = 136, scale = 0x1p+80f;

@@ -26,6 +26,7 @@ namespace {
 #define PYNN_UPDATE(name, ...) update_loop<PYNN_ISA::name, T>,
 #define PYNN_LOSS(name, ...) loss_loop<PYNN_ISA::name, T>,
 #define PYNN_LOSS_SLOPE(name, ...) loss_slope_loop<PYNN_ISA::name, T>,
+static_assert(elements_at_once % 16 == 0 && elements_at_once <= most_elements_past_cache);
 template <class T>
 constexpr Kernels<T> kernels = {
     {PYNN_ACTIVATIONS(PYNN_FORWARD)},

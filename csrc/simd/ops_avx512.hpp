@@ -79,7 +79,6 @@ struct Scale {
     vec<float> exponent; // the instruction rounds it down
 
     PYNN_INLINE static Scale from(vec<float>, vec<float> n) { return {n}; }
-    PYNN_INLINE static Scale one() { return {vec<float>{}}; }
     PYNN_INLINE vec<float> times(vec<float> v) const { return _mm512_maskz_scalef_ps(0xffff, v, exponent); }
     PYNN_INLINE vec<float> bounded_times(vec<float> v) const {
         return _mm512_maskz_scalef_ps(0xffff, v, maximum(splat<vec<float>>(-64), exponent));
@@ -89,7 +88,6 @@ struct Scale {
         return _mm512_maskz_scalef_ps(0xffff, v, exponent - _mm512_maskz_roundscale_ps(0xffff, exponent * 0.5f, 9));
     }
 };
-template <class I> PYNN_INLINE Scale select(I mask, Scale a, Scale b) { return {select(mask, a.exponent, b.exponent)}; }
 template <class V> PYNN_INLINE V look_up_eighth(const float (&table)[8], ints<V> i) {
     const V both = _mm512_maskz_broadcast_f32x8(0xffff, _mm256_loadu_ps(table));
     return _mm512_maskz_permutexvar_ps(0xffff, (__m512i)i, both);

@@ -135,6 +135,12 @@ template <class V, std::size_t N> PYNN_INLINE Term<V> short_term(ReducedByEighth
     const V high = as<V>(bits(look_up_eighth<V>(eighths.high, bits(t.z))) + (bits(t.z) << 20));
     return {high, fma(t.r, polynomial(t.r, series), look_up_eighth<V>(eighths.low, bits(t.z)))};
 }
+// e^t as a term
+template <class V> PYNN_INLINE Term<V> short_term(V t) {
+    using C = EighthConstants;
+    const V z = fma(t, splat<V>(C::per_unit), splat<V>(term_round)), n = z - term_round;
+    return short_term(ReducedByEighths<V>{z, fma(n, splat<V>(-C::low), fma(n, splat<V>(-C::high), t))}, C::series);
+}
 // v, but 0 where x is below a limit and the result too small for a number: some CPUs take a hundred times as long for an
 // underflow
 template <class V> PYNN_INLINE V zero_below(element<V> limit, V x, V v) { return select(x < limit, V{}, v); }
@@ -186,7 +192,6 @@ struct ShortEighths {
 };
 inline constexpr ShortEighths short_eighths;
 
-// e^(factor u) as a term, and as biased_exp's; Short: with a mantissa.high of 12 bits
 struct ScaledConstants {
     float per_unit, high, low, series[4]; // series: (e^(factor r) - 1) / r
     constexpr explicit ScaledConstants(double factor)
@@ -199,17 +204,13 @@ struct ScaledConstants {
             series[i] = static_cast<float>((power *= factor) * static_cast<double>(EighthConstants::tail[i - 1]));
     }
 };
-// e^t as a term
-template <class V> PYNN_INLINE Term<V> short_term(V t) {
-    using C = EighthConstants;
-    const V z = fma(t, splat<V>(C::per_unit), splat<V>(term_round)), n = z - term_round;
-    return short_term(ReducedByEighths<V>{z, fma(n, splat<V>(-C::low), fma(n, splat<V>(-C::high), t))}, C::series);
-}
+// e^(factor u) as a term; tail is the rest of u
 template <const ScaledConstants &C, class V, class... Tail> PYNN_INLINE Term<V> scaled_term(V u, Tail... tail) {
     const V z = fma(u, splat<V>(C.per_unit * 8), splat<V>(term_round)), n = z - term_round;
     const V r = fma(n, splat<V>(C.low / -8), (fma(n, splat<V>(C.high / -8), u) + ... + tail));
     return short_term(ReducedByEighths<V>{z, r}, C.series);
 }
+// e^(factor u) as biased_exp's; Short: with a mantissa.high of 12 bits
 template <const ScaledConstants &C, bool Short = false, class V, class... Tail>
 PYNN_INLINE BiasedExponential<V> scaled_exp(V u, Tail... tail) {
     V z = fma(u, splat<V>(C.per_unit), splat<V>(scale_round));

@@ -175,7 +175,6 @@ struct ScaleInTwo {
     PYNN_INLINE static ScaleInTwo from(vec<float> z, vec<float>) {
         return {bits(z), as<vec<float>>((bits(z) & ~7) << 20)};
     }
-    PYNN_INLINE static ScaleInTwo one() { return {bits(splat<vec<float>>(scale_round)), splat<vec<float>>(0x1p72f)}; }
     PYNN_INLINE vec<float> times(vec<float> v) const { return v * up * 0x1p-72f; }
     PYNN_INLINE vec<float> bounded_times(vec<float> v) const {
         return v * as<vec<float>>(maximum(bits(splat<vec<float>>(0x1p8f)), bits(up)) - (72 << 23));
@@ -187,9 +186,6 @@ struct ScaleInTwo {
     PYNN_INLINE ints<vec<float>> exponent() const { return (z >> 3) + (127 - 72); } // its low bits: floor(n) + 254
     PYNN_INLINE ints<vec<float>> half() const { return exponent() >> 1; }
 };
-template <class I> PYNN_INLINE ScaleInTwo select(I mask, ScaleInTwo a, ScaleInTwo b) {
-    return {select(mask, a.z, b.z), select(mask, a.up, b.up)};
-}
 
 // Of eight numbers those that the last three bits of i count, lane by lane.
 template <class V> PYNN_INLINE V look_up_by_lane(const float (&table)[8], ints<V> i) {
