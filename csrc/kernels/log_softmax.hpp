@@ -69,14 +69,15 @@ template <class T> using Later = const T *[2];
     if (!RowTerms::is_far(greatest)) {
         // Wide until the others are so many that what is not, by 2^-43 an element, errs by 2^-28 of them at most
         const ExactRowTerms<false> term(greatest);
-        const double enough = 1 + 0x1p-15 * static_cast<double>(n);
+        const double enough = 0x1p-15 * static_cast<double>(n);
         double sum = 0;
         for (std::size_t i = 0, step = 128; i < n; i += step, step = 8192) {
             const std::size_t count = n - i < step ? n - i : step;
             const auto take = [&](std::size_t k, std::size_t lanes, auto &, auto &)
                                   __attribute__((always_inline)) { ask(i + k, lanes); };
-            sum += sum < enough ? sum_of_terms<true>(term, x + i, count, take)
-                                : sum_of_terms<false>(term, x + i, count, take);
+            sum += others < enough ? sum_of_terms<true>(term, x + i, count, take)
+                                   : sum_of_terms<false>(term, x + i, count, take);
+            others = i == 0 && greatest_of_row(x, count) < greatest ? sum : sum - 1; // at least
         }
         others = sum - 1;
         if (others >= 0x1p-14) return others;
