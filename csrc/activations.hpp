@@ -862,7 +862,8 @@ struct squareplus {
         Parts<V> total = fast_two_sum(root, bounded);
         total.low += root_low;
         V y = select(x < 0, rounded(quotient(whole(b / 2), total)), rounded(total) * static_cast<element<V>>(0.5));
-        return select(a > limit, select(x < 0, b / 4 / a, a), y);
+        const auto beyond = a > limit;
+        return any(beyond) ? select(beyond, select(x < 0, b / 4 / a, a), y) : y; // spares most a division
     }
     // y^2 / (c + y^2); a small y is taken in two steps, for its square may be too small
     template <class V> static PYNN_INLINE V slope(V dy, V y, V c) {
