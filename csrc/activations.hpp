@@ -863,7 +863,7 @@ struct squareplus {
         total.low += root_low;
         V y = select(x < 0, rounded(quotient(whole(b / 2), total)), rounded(total) * static_cast<element<V>>(0.5));
         const auto beyond = a > limit;
-        return any(beyond) ? select(beyond, select(x < 0, b / 4 / a, a), y) : y; // spares most a division
+        return any(ints<V>(beyond)) ? select(beyond, select(x < 0, b / 4 / a, a), y) : y; // spares most a division
     }
     // y^2 / (c + y^2); a small y is taken in two steps, for its square may be too small
     template <class V> static PYNN_INLINE V slope(V dy, V y, V c) {
