@@ -159,11 +159,7 @@ struct RowTerms {
     PYNN_INLINE static V multiple(V t) {
         return fma(t, splat<V>(EighthConstants::per_unit), splat<V>(term_round)) - term_round;
     }
-    PYNN_INLINE ReducedByEighths<V> reduced(V t) const {
-        using C = EighthConstants;
-        const V z = fma(t, splat<V>(C::per_unit), round), n = z - round;
-        return {z, fma(n, splat<V>(-C::low), fma(n, splat<V>(-C::high), t))};
-    }
+    PYNN_INLINE ReducedByEighths<V> reduced(V t) const { return reduced_by_eighths_from(round, t); }
 };
 
 // The terms of x - greatest: the greatest element's is 2^80. Far: the greatest element may be far from 0; it is subtracted first

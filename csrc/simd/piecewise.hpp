@@ -90,12 +90,15 @@ inline constexpr float eighths_low[8] = {0,
 template <class V> struct ReducedByEighths {
     V z, r;
 };
-// -140 <= t <= 89; tail is the rest of t.
-template <class V, class... Tail> PYNN_INLINE ReducedByEighths<V> reduced_by_eighths(V t, Tail... tail) {
+// Less eighths, as z = round and their number holds it; tail is the rest of t.
+template <class V, class... Tail> PYNN_INLINE ReducedByEighths<V> reduced_by_eighths_from(V round, V t, Tail... tail) {
     using C = EighthConstants;
-    V z = fma(t, splat<V>(C::per_unit), splat<V>(C::round));
-    V n = z - C::round;
+    const V z = fma(t, splat<V>(C::per_unit), round), n = z - round;
     return {z, fma(n, splat<V>(-C::low), (fma(n, splat<V>(-C::high), t) + ... + tail))};
+}
+// -140 <= t <= 89
+template <class V, class... Tail> PYNN_INLINE ReducedByEighths<V> reduced_by_eighths(V t, Tail... tail) {
+    return reduced_by_eighths_from(splat<V>(EighthConstants::round), t, tail...);
 }
 // e^r - 1
 template <class V> PYNN_INLINE V expm1_of_rest(V r) { return fma(r * r, polynomial(r, EighthConstants::tail), r); }
@@ -125,21 +128,21 @@ struct Eighths {
 };
 inline constexpr Eighths eighths;
 inline constexpr float term_round = 0x1.8p+23f; // what is added to it is rounded
-// t.z is term_round and eighths; expm1: e^r - 1
+// The high part, of z = term_round and eighths
+template <class V> PYNN_INLINE V power_of_eighths(V z) {
+    return as<V>(bits(look_up_eighth<V>(eighths.high, bits(z))) + (bits(z) << 20));
+}
+// Of a t whose z is term_round and eighths; expm1: e^r - 1
 template <class V> PYNN_INLINE Term<V> term(ReducedByEighths<V> t, V expm1) {
-    const V high = as<V>(bits(look_up_eighth<V>(eighths.high, bits(t.z))) + (bits(t.z) << 20));
-    return {high, expm1 + look_up_eighth<V>(eighths.low, bits(t.z))};
+    return {power_of_eighths(t.z), expm1 + look_up_eighth<V>(eighths.low, bits(t.z))};
 }
 // The same in fewer operations, which round to 2^-24 of r; series: (e^r - 1) / r
 template <class V, std::size_t N> PYNN_INLINE Term<V> short_term(ReducedByEighths<V> t, const float (&series)[N]) {
-    const V high = as<V>(bits(look_up_eighth<V>(eighths.high, bits(t.z))) + (bits(t.z) << 20));
-    return {high, fma(t.r, polynomial(t.r, series), look_up_eighth<V>(eighths.low, bits(t.z)))};
+    return {power_of_eighths(t.z), fma(t.r, polynomial(t.r, series), look_up_eighth<V>(eighths.low, bits(t.z)))};
 }
 // e^t as a term
 template <class V> PYNN_INLINE Term<V> short_term(V t) {
-    using C = EighthConstants;
-    const V z = fma(t, splat<V>(C::per_unit), splat<V>(term_round)), n = z - term_round;
-    return short_term(ReducedByEighths<V>{z, fma(n, splat<V>(-C::low), fma(n, splat<V>(-C::high), t))}, C::series);
+    return short_term(reduced_by_eighths_from(splat<V>(term_round), t), EighthConstants::series);
 }
 // v, but 0 where x is below a limit and the result too small for a number: some CPUs take a hundred times as long for an
 // underflow
