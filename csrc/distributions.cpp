@@ -2,6 +2,8 @@
 // everywhere. No bits of a stream depend on a libm.
 #include "distributions.hpp"
 
+#include <cmath>
+#include <limits>
 #include <utility>
 
 namespace pynn {
@@ -86,6 +88,18 @@ template <class T> Constants<T> copied(const T *parameters, std::size_t count) {
     return constants;
 }
 
+// A float is low + (high - low) k / 2^24, k < 2^24. That is one multiplication and addition where (high - low) / 2^24 is exact, and
+// below high without looking where the last, before it is rounded, lies nearer to the number below high.
+template <class T> Constants<T> ranged(const T *parameters, std::size_t count) {
+    Constants<T> constants = copied(parameters, count);
+    const T low = parameters[0], high = parameters[1], step = (high - low) * T(0x1p-24);
+    const double last = low + static_cast<double>(high - low) * (1 - 0x1p-24);
+    const double middle = (static_cast<double>(std::nextafter(high, low)) + high) / 2;
+    constants.value[2] = step;
+    constants.careful = !(step >= std::numeric_limits<T>::min() && last < middle);
+    return constants;
+}
+
 // docs/numerics.md, section 5, says what these are.
 template <class T> Constants<T> truncated(const T *parameters, std::size_t count) {
     constexpr double words = sizeof(T) == 4 ? 0x1p31 : 0x1p52;
@@ -109,11 +123,14 @@ template <class T> Constants<T> truncated(const T *parameters, std::size_t count
     constants.value[6] = static_cast<T>(over + 0.5 * width);
     constants.value[7] = static_cast<T>(offset);
     constants.split = static_cast<decltype(constants.split)>(split);
+    constants.careful = constants.value[5] < tail_end<T> || constants.value[6] < tail_end<T>;
     return constants;
 }
 
 template Constants<float> copied(const float *, std::size_t);
 template Constants<double> copied(const double *, std::size_t);
+template Constants<float> ranged(const float *, std::size_t);
+template Constants<double> ranged(const double *, std::size_t);
 template Constants<float> truncated(const float *, std::size_t);
 template Constants<double> truncated(const double *, std::size_t);
 

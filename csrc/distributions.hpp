@@ -11,7 +11,7 @@
 // words, parameters...); largest is the largest finite value. Conditions are false for NaN.
 #define PYNN_DISTRIBUTIONS(ROW)                                                                                        \
     ROW(normal, copied, finite(loc, scale) && scale >= 0, "finite loc and scale, scale >= 0", loc, scale)              \
-    ROW(uniform, copied, finite(low, high) && low < high && high - low <= largest,                                     \
+    ROW(uniform, ranged, finite(low, high) && low < high && high - low <= largest,                                     \
         "finite low < high and high - low finite", low, high)                                                          \
     ROW(truncated_normal, truncated,                                                                                   \
         finite(loc, scale) && scale >= 0 && lower < upper && normal_probability(lower, upper) >= 0x1p-64,              \
@@ -28,17 +28,23 @@ inline constexpr std::size_t distribution_count = 0 PYNN_DISTRIBUTIONS(PYNN_COUN
 template <class T> struct Constants {
     T value[8];
     std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t> split;
+    bool careful; // whether draws must look out for rare values
 };
 template <class T> Constants<T> copied(const T *parameters, std::size_t count);
+template <class T> Constants<T> ranged(const T *parameters, std::size_t count);
 template <class T> Constants<T> truncated(const T *parameters, std::size_t count);
 double normal_probability(double lower, double upper);
+
+// Where the inverse of the normal distribution function changes from one approximation to the other
+template <class T> constexpr T tail_end = T(0.02);
 
 } // namespace pynn
 
 #endif
 
 // The structs, compiled once per instruction set. Draws come in pairs: two vectors of 32 (64) random bits per lane make
-// two vectors of floats (doubles).
+// two vectors of floats (doubles). A struct says for which types careful draws differ from others; what these leave for later
+// they finish a buffer at a time.
 #if defined(PYNN_ISA) && !defined(PYNN_DISTRIBUTIONS_STRUCTS)
 #define PYNN_DISTRIBUTIONS_STRUCTS
 
@@ -54,16 +60,15 @@ template <class V> struct Pair {
     V first, second;
 };
 
-// Where the inverse of the normal distribution function changes from one approximation to the other
-template <class T> constexpr T tail_end = T(0.02);
+constexpr std::size_t group_blocks = 16; // blocks whose words lie interleaved in a group of elements
+template <class T> constexpr std::size_t group_size = group_blocks * 16 / sizeof(T);
+constexpr std::size_t most_drawn = 512; // of a buffer
 
 // Constants<T>, each in all lanes
 template <class V> struct Splats {
     V value[8];
     uints<V> split;
-    bool far; // whether a truncated normal's word may fall in a tail
-    PYNN_INLINE explicit Splats(const Constants<element<V>> &c)
-        : split(splat<uints<V>>(c.split)), far(c.value[5] < tail_end<element<V>> || c.value[6] < tail_end<element<V>>) {
+    PYNN_INLINE explicit Splats(const Constants<element<V>> &c) : split(splat<uints<V>>(c.split)) {
         for (std::size_t i = 0; i < 8; ++i) value[i] = splat<V>(c.value[i]);
     }
 };
@@ -147,7 +152,8 @@ PYNN_INLINE vec<double> rest_of_angle(vec<std::uint64_t> b) {
 }
 
 struct normal {
-    template <class V> static PYNN_INLINE Pair<V> draw(uints<V> a, uints<V> b, const Splats<V> &p) {
+    template <class T> static constexpr bool has_careful = false;
+    template <bool Careful, class V> static PYNN_INLINE Pair<V> draw(uints<V> a, uints<V> b, const Splats<V> &p) {
         const V loc = p.value[0], scale = p.value[1];
         using I = ints<V>;
         using C = NormalConstants<element<V>>;
@@ -173,31 +179,39 @@ struct normal {
     }
 };
 
-// The highest 24 (53) bits as a fraction in [0, 1)
-PYNN_INLINE vec<float> fraction(vec<std::uint32_t> r) {
-    return convert<vec<float>>((vec<std::int32_t>)(r >> 8)) * 0x1p-24f;
+PYNN_INLINE vec<float> highest_24_bits(vec<std::uint32_t> r) {
+    return convert<vec<float>>((vec<std::int32_t>)(r >> 8));
 }
+// The highest 24 (53) bits as a fraction in [0, 1)
+PYNN_INLINE vec<float> fraction(vec<std::uint32_t> r) { return highest_24_bits(r) * 0x1p-24f; }
 PYNN_INLINE vec<double> fraction(vec<std::uint64_t> r) {
     vec<std::uint64_t> upper = (r << 1) >> 12, low = ~(vec<std::uint64_t>)((vec<std::int64_t>)r >> 63);
     return (vec<double>)(upper | 0x3fe0000000000000u) - (vec<double>)(low & 0x3fe0000000000000u);
 }
 
 struct uniform {
-    template <class V> static PYNN_INLINE Pair<V> draw(uints<V> a, uints<V> b, const Splats<V> &p) {
+    template <class T> static constexpr bool has_careful = sizeof(T) == 4;
+    template <bool Careful, class V> static PYNN_INLINE Pair<V> draw(uints<V> a, uints<V> b, const Splats<V> &p) {
         const V low = p.value[0], high = p.value[1];
-        // last: the next value below high
-        uints<V> pattern = (uints<V>)high, below_zero = (uints<V>)sign_bits<V>() | 1;
-        V last = (V)select(high > 0, pattern - 1, select(high < 0, pattern + 1, below_zero));
-        V x = fma(fraction(a), high - low, low), y = fma(fraction(b), high - low, low);
-        return {select(x < last, x, last), select(y < last, y, last)};
+        if constexpr (has_careful<element<V>> && !Careful) {
+            return {fma(highest_24_bits(a), p.value[2], low), fma(highest_24_bits(b), p.value[2], low)};
+        } else {
+            // last: the next value below high
+            uints<V> pattern = (uints<V>)high, below_zero = (uints<V>)sign_bits<V>() | 1;
+            V last = (V)select(high > 0, pattern - 1, select(high < 0, pattern + 1, below_zero));
+            V x = fma(fraction(a), high - low, low), y = fma(fraction(b), high - low, low);
+            return {select(x < last, x, last), select(y < last, y, last)};
+        }
     }
+    template <class V> static PYNN_INLINE void finish(element<V> *, std::size_t, const Splats<V> &) {}
 };
 
 // The inverse of the normal distribution function by rational approximations (error relative to x): at q = p - 1/2 it
 // is q * inner(t (1 - t)), t = min(p, 1 - p), and for t < 0.02 outer(sqrt(-2 log t)). Denominators begin with 1.
 template <class T> struct InverseConstants;
 template <> struct InverseConstants<float> {
-    static constexpr int unused = 1; // bits of a word, so that the others are a whole number of either sign
+    static constexpr int unused = 1;         // bits of a word, so that the others are a whole number of either sign
+    static constexpr float mark = 0x1p+104f; // tails are 2^-96 and more, of doubles 2^-117
     // 2^-25.6 and 2^-29.2
     static constexpr float inner[] = {0x1.97fd0cp+2f,  0x1.6fe3f4p+10f, 0x1.818988p+15f,
                                       0x1.38d084p+18f, 0x1.09ef4ep+18f, -0x1.3fcc2ap+15f};
@@ -208,6 +222,7 @@ template <> struct InverseConstants<float> {
 };
 template <> struct InverseConstants<double> {
     static constexpr int unused = 12;
+    static constexpr double mark = 0x1p+125;
     // 2^-55.6 and 2^-61.3
     static constexpr double inner[] = {0x1.cbe1eaaff45a5p+2,  0x1.27308d81ebdbfp+13, 0x1.40c5c5058a425p+21,
                                        0x1.e321d4eb93e28p+27, 0x1.2fc8805f3bccap+33, 0x1.58e4b7dee501cp+37,
@@ -247,13 +262,11 @@ PYNN_INLINE vec<double> whole_number(vec<std::int64_t> n) {
 }
 
 struct truncated_normal {
-    template <class V> struct Part {
-        V tail, x;
-        ints<V> left; // all ones below the median
-    };
+    template <class T> static constexpr bool has_careful = true;
     // Of a word r of n bits, the probability below x is below(lower) + (r + 1/2) width, above it above(upper) +
-    // (2^n - 1 - r + 1/2) width. Each half of the distribution takes the one that is small there.
-    template <class V> static PYNN_INLINE Part<V> inner(uints<V> word, const Splats<V> &p) {
+    // (2^n - 1 - r + 1/2) width. Each half of the distribution takes the one that is small there. A careful draw puts that of a
+    // tail in the place of x, times what makes it greater than every x, and negative on the left.
+    template <bool Careful, class V> static PYNN_INLINE V draw(uints<V> word, const Splats<V> &p) {
         using I = ints<V>;
         using C = InverseConstants<element<V>>;
         const V width = p.value[4], below = p.value[5], above = p.value[6], offset = p.value[7];
@@ -263,15 +276,14 @@ struct truncated_normal {
         V q = fma(whole_number(distance), width, offset);
         V tail = fma(whole_number((I)(r ^ ((uints<V>)~left >> C::unused))), width, select(left != 0, below, above));
         V product = fma(-tail, tail, tail);
-        return {tail, q * (polynomial(product, C::inner) / polynomial(product, C::inner_divisor)), left};
+        V x = q * (polynomial(product, C::inner) / polynomial(product, C::inner_divisor));
+        if constexpr (Careful)
+            return select(tail < tail_end<element<V>>, flip_sign(tail * C::mark, left), x);
+        else
+            return scaled(x, p);
     }
-    template <class V> static PYNN_INLINE void outer(Part<V> &part) {
-        using C = InverseConstants<element<V>>;
-        auto outside = part.tail < tail_end<element<V>>;
-        if (!any((ints<V>)outside)) return;
-        V y = sqrt(minus_two_log_of(select(outside, part.tail, splat<V>(tail_end<element<V>>))));
-        V far = polynomial(y, C::outer) / polynomial(y, C::outer_divisor);
-        part.x = select(outside, flip_sign(far, part.left), part.x);
+    template <bool Careful, class V> static PYNN_INLINE Pair<V> draw(uints<V> a, uints<V> b, const Splats<V> &p) {
+        return {draw<Careful>(a, p), draw<Careful>(b, p)};
     }
     template <class V> static PYNN_INLINE V scaled(V x, const Splats<V> &p) {
         const V loc = p.value[0], scale = p.value[1], lower = p.value[2], upper = p.value[3];
@@ -279,13 +291,47 @@ struct truncated_normal {
         x = select(x > upper, upper, x);
         return fma(scale, x, loc);
     }
-    template <class V> static PYNN_INLINE Pair<V> draw(uints<V> a, uints<V> b, const Splats<V> &p) {
-        Part<V> first = inner<V>(a, p), second = inner<V>(b, p);
-        if (p.far) {
-            outer(first);
-            outer(second);
+    // Of marked tails
+    template <class V>
+    static __attribute__((noinline)) void finish_tails(element<V> *values, std::size_t n, const Splats<V> &p) {
+        using C = InverseConstants<element<V>>;
+        for (std::size_t i = 0; i < n; i += width<element<V>>) {
+            V marked = load<V>(values + i);
+            V y = sqrt(minus_two_log_of(magnitude(marked) * (1 / C::mark)));
+            V x = flip_sign(polynomial(y, C::outer) / polynomial(y, C::outer_divisor), bits(marked));
+            store(values + i, scaled(x, p));
         }
-        return {scaled(first.x, p), scaled(second.x, p)};
+    }
+    // Tails mostly lie far between, and are brought together for it.
+    template <class V>
+    static __attribute__((noinline)) void finish(element<V> *values, std::size_t n, const Splats<V> &p) {
+        using T = element<V>;
+        constexpr std::size_t lanes = width<T>, group = group_size<T>;
+        constexpr std::uint64_t all = ~std::uint64_t(0) >> (64 - group);
+        alignas(V) T tails[most_drawn + lanes];
+        std::uint16_t places[most_drawn];
+        std::size_t count = 0;
+        for (std::size_t start = 0; start < n; start += group) {
+            std::uint64_t marks = 0;
+            for (std::size_t i = 0; i < group; i += lanes) {
+                V v = load<V>(values + start + i);
+                auto marked = magnitude(v) > 64;
+                marks |= static_cast<std::uint64_t>(lane_bits((ints<V>)marked)) << i;
+                store(values + start + i, select(marked, v, scaled(v, p)));
+            }
+            if (marks == all) {
+                finish_tails(values + start, group, p);
+                continue;
+            }
+            for (; marks != 0; marks &= marks - 1, ++count) {
+                const std::size_t place = start + static_cast<std::size_t>(__builtin_ctzll(marks));
+                places[count] = static_cast<std::uint16_t>(place);
+                tails[count] = values[place];
+            }
+        }
+        store(tails + count, splat<V>(InverseConstants<T>::mark)); // makes whole vectors
+        finish_tails(tails, count, p);
+        for (std::size_t i = 0; i < count; ++i) values[places[i]] = tails[i];
     }
 };
 

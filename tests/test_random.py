@@ -33,6 +33,15 @@ ALLOWED = {
     "truncated_normal": {np.float32: 4, np.float64: 7},
 }
 CASES = [(name, p) for name, rows in PARAMETERS.items() for p in rows]
+# a kernel's ways: ranges whose end rounding may reach, and no, some or only tails
+WAYS = [
+    ("normal", (0.0, 1.0)),
+    ("uniform", (0.0, 1.0)),
+    ("uniform", (1.0, 2.0)),
+    ("truncated_normal", (0.0, 1.0, -2.0, 2.0)),
+    ("truncated_normal", (0.5, 1.0, -2.1, np.inf)),
+    ("truncated_normal", (0.0, 1.0, 5.0, 6.0)),
+]
 # philox4x32-10 of Random123's tests/kat_vectors: counter, key, answer
 KNOWN_ANSWERS = [
     (
@@ -133,25 +142,25 @@ def test_where_block_numbers_pass_32_bits(distribution, dtype, isa):
         oracles.assert_same_bits(whole, np.concatenate(single), str(start))
 
 
-@pytest.mark.parametrize("distribution", PARAMETERS)
-def test_every_slice_of_the_whole(distribution, dtype, every_setting):
+@pytest.mark.parametrize("distribution, parameters", WAYS)
+def test_every_slice_of_the_whole(distribution, parameters, dtype, every_setting):
     """Any start and any length, under every setting, has the bits of the whole."""
-    whole = filled(4000, distribution, dtype=dtype)
+    whole = filled(4000, distribution, parameters=parameters, dtype=dtype)
     starts = [0, 1, 15, 16, 17, 31, 32, 63, 64, 65, 127, 1000, 1023]
     for setting in every_setting():
         for start in starts:
             for n in (0, 1, 2, 15, 16, 17, 33, 63, 64, 65, 130, 2900):
-                part = filled(n, distribution, dtype=dtype, start=start)
+                part = filled(n, distribution, parameters=parameters, dtype=dtype, start=start)
                 oracles.assert_same_bits(part, whole[start : start + n], f"{setting}: {start}, {n}")
 
 
-@pytest.mark.parametrize("distribution", PARAMETERS)
-def test_one_stream_for_all_settings(distribution, dtype, every_setting):
+@pytest.mark.parametrize("distribution, parameters", WAYS)
+def test_one_stream_for_all_settings(distribution, parameters, dtype, every_setting):
     """Large enough for every thread to take part."""
     n = 1_000_003
     known = None
     for setting in every_setting():
-        got = filled(n, distribution, 7, dtype=dtype, start=5)
+        got = filled(n, distribution, 7, parameters, dtype, start=5)
         known = got if known is None else known
         oracles.assert_same_bits(got, known, setting)
 
@@ -208,6 +217,60 @@ def test_uniform_is_half_open(dtype, isa):
     for low, high in ((0, 1), (-1, 1), (1, np.nextafter(dtype(1), dtype(2))), (2**20, 2**20 + 1)):
         u = filled(200_000, "uniform", 3, (low, high), dtype)
         assert u.min() >= low and u.max() < high, (low, high)
+
+
+def index_of_greatest_word(key):
+    """Where 24 ones stand in a stream of float32."""
+    part = np.empty(2**22, np.float32)
+    for start in range(0, 2**28, part.size):
+        _core.fill(part, "uniform", key, 0.0, 1.0, start=start)
+        found = np.flatnonzero(part == 1 - 2.0**-24)
+        if found.size:
+            return start + int(found[0])
+    raise AssertionError("2**28 words without it")
+
+
+def test_uniform_next_to_the_ends_of_every_kind_of_range(isa, rng):
+    """The greatest word, which random tests never meet, and ranges down to neighbours and subnormals."""
+    key = 3
+    where = index_of_greatest_word(key)
+    ends = [
+        0.0,
+        1.0,
+        1.5,
+        1.9,
+        2.0,
+        3.0,
+        1e-45,
+        1e-39,
+        1e-35,
+        3e-32,
+        2.0**-102,
+        2.0**-101,
+        1e30,
+        3e38,
+    ]
+    ends = np.float32(ends + [-v for v in ends[1:]])
+    ranges = {(low, high) for low in ends for high in ends}
+    ranges |= {tuple(np.sort(rng.standard_normal(2).astype(np.float32))) for _ in range(100)}
+    with np.errstate(over="ignore"):
+        for high in ends:
+            for low in (
+                np.nextafter(high, np.float32(-np.inf)),
+                high - abs(high) / 2,
+                high - 5 * abs(high),
+            ):
+                ranges.add((low, high))
+        ranges = [
+            r for r in ranges if r[0] < r[1] and np.isfinite(r).all() and np.isfinite(r[1] - r[0])
+        ]
+    assert len(ranges) > 350
+    for low, high in ranges:
+        for start in (where, where - 3):
+            got = filled(70, "uniform", key, (float(low), float(high)), start=start)
+            for i in (0, 3, 69):
+                want = oracles.uniform(start + i, key, float(low), float(high), np.float32)
+                assert got[i] == want and low <= got[i] < high, (low, high, i)
 
 
 def test_moments_and_distribution(dtype):
@@ -361,13 +424,12 @@ def bfloat16(values):
     return (np.where(take_up, up, down).view(np.uint32) >> 16).astype(np.uint16)
 
 
-@pytest.mark.parametrize("distribution", PARAMETERS)
+@pytest.mark.parametrize("distribution, given", WAYS)
 @pytest.mark.parametrize("kind", [np.float16, np.uint16], ids=["float16", "bfloat16"])
-def test_half_types_are_the_float32_draw_rounded_once(distribution, kind, every_setting):
-    """Of any size, subnormals and overflow included."""
+def test_half_types_are_the_float32_draw_rounded_once(distribution, given, kind, every_setting):
+    """Of any size, subnormals and overflow included; nor do ties differ, of which 2**-13 of uniform numbers are."""
     for scale in (1.0, 1e-6, 3e-5, 2e4, 1e-38):
-        parameters = [p * scale for p in PARAMETERS[distribution][0][:2]]
-        parameters += PARAMETERS[distribution][0][2:]
+        parameters = [p * scale for p in given[:2]] + list(given[2:])
         for start, n in ((0, 70_000), (3, 1), (1000, 1030), (5, 33)):
             single = filled(n, distribution, 4, parameters, start=start)
             with np.errstate(all="ignore"):

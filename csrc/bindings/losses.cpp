@@ -165,7 +165,7 @@ py::object dropout(py::object x_argument, std::uint64_t key, std::uint64_t start
         WithoutGil unlocked;
         constexpr std::size_t length = 2048;
         constexpr float bounds[] = {0, 1};
-        const Constants<float> constants = copied(bounds, 2);
+        const Constants<float> constants = ranged(bounds, 2);
         auto fill = active_kernels_of<float>().fill[uniform_index()];
         auto drop = active_kernels_of<T>().drop;
         parallel_for((n + length - 1) / length, elementwise_grain / length, [&](std::size_t begin, std::size_t end) {

@@ -14,9 +14,8 @@ template <class To> PYNN_INLINE vec<std::uint32_t> round_to(vec<float> x) {
 }
 template <class To> void narrow_loop(const float *from, std::uint16_t *to, std::size_t n) {
     constexpr std::size_t lanes = width<float>;
-    constexpr auto all = std::make_index_sequence<2 * lanes>();
     auto narrowed = [&](const float *two) {
-        return narrow<To::half>(round_to<To>(load<vec<float>>(two)), round_to<To>(load<vec<float>>(two + lanes)), all);
+        return narrow<To, false>(round_to<To>(load<vec<float>>(two)), round_to<To>(load<vec<float>>(two + lanes)));
     };
     std::size_t i = 0;
     for (; i + 2 * lanes <= n; i += 2 * lanes) store(to + i, narrowed(from + i));

@@ -24,6 +24,13 @@ PYNN_INLINE vec<std::uint64_t> mul_low(vec<std::uint64_t> a, vec<std::uint64_t> 
 // Whether any lane of a mask is not 0.
 PYNN_INLINE bool any(ints<vec<float>> mask) { return _mm256_testz_si256((__m256i)mask, (__m256i)mask) == 0; }
 PYNN_INLINE bool any(ints<vec<double>> mask) { return _mm256_testz_si256((__m256i)mask, (__m256i)mask) == 0; }
+// A bit for each lane, set where a mask is.
+PYNN_INLINE unsigned lane_bits(ints<vec<float>> mask) {
+    return static_cast<unsigned>(_mm256_movemask_ps((__m256)mask));
+}
+PYNN_INLINE unsigned lane_bits(ints<vec<double>> mask) {
+    return static_cast<unsigned>(_mm256_movemask_pd((__m256d)mask));
+}
 PYNN_INLINE bool any_less(vec<float> v, float limit) { return any((ints<vec<float>>)(v < limit)); }
 
 template <class V> PYNN_INLINE V load_first(const element<V> *p, std::size_t n, element<V> rest) {

@@ -33,6 +33,9 @@ PYNN_INLINE vec<std::uint64_t> mul_low(vec<std::uint64_t> a, vec<std::uint64_t> 
 // Whether any lane of a mask is not 0.
 PYNN_INLINE bool any(ints<vec<float>> mask) { return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask) != 0; }
 PYNN_INLINE bool any(ints<vec<double>> mask) { return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask) != 0; }
+// A bit for each lane, set where a mask is.
+PYNN_INLINE unsigned lane_bits(ints<vec<float>> mask) { return _mm512_movepi32_mask((__m512i)mask); }
+PYNN_INLINE unsigned lane_bits(ints<vec<double>> mask) { return _mm512_movepi64_mask((__m512i)mask); }
 
 PYNN_INLINE bool any_less(vec<float> v, float limit) {
     return _mm512_cmp_ps_mask(v, splat<vec<float>>(limit), _CMP_LT_OQ) != 0; // not by way of a vector, as GCC 12 would

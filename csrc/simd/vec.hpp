@@ -102,6 +102,13 @@ template <bool Second, class V> PYNN_INLINE half_vec<element<V>> half_of(V v) {
 template <class H> PYNN_INLINE vec<double> as_doubles(H v) { return convert<vec<double>>(v); }
 template <class W> PYNN_INLINE half_float as_floats(W v) { return convert<half_float>(v); }
 
+// A bit for each lane, set where a mask is. Instruction sets may have it too.
+template <class I> PYNN_INLINE unsigned lane_bits(I mask) {
+    unsigned found = 0;
+    for (std::size_t i = 0; i < width<element<I>>; ++i) found |= static_cast<unsigned>(mask[i] & 1) << i;
+    return found;
+}
+
 // f of the first and the second half of the lanes, again and again, down to one number
 template <class V, class F, std::size_t... I> PYNN_INLINE element<V> folded(V v, F f, std::index_sequence<I...>) {
     constexpr std::size_t half = sizeof...(I);
