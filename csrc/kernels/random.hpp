@@ -13,7 +13,8 @@ using Words = vec<std::uint64_t>;
 constexpr std::uint64_t philox_multiplier0 = 0xD2511F53, philox_multiplier1 = 0xCD9E8D57;
 constexpr std::uint32_t philox_weyl0 = 0x9E3779B9, philox_weyl1 = 0xBB67AE85;
 constexpr int philox_rounds = 10;
-constexpr std::size_t vectors_of_blocks = vector_registers == 32 || width<std::uint64_t> > 2 ? 4 : 2; // of a step
+// Of a step. A round waits longer for its multiplications than the CPU looks ahead: more vectors, more that waits for nothing.
+constexpr std::size_t vectors_of_blocks = vector_registers == 32 || width<std::uint64_t> > 2 ? 4 : 2;
 
 // The low (high) halves of the lanes of a and b as 32-bit lanes a0, a1, b0, b1, a2, a3, b2, b3, ...: of floats, as GCC 12 makes
 // several operations of it for integers
@@ -209,7 +210,8 @@ PYNN_INLINE vec<std::uint16_t> narrow(vec<std::uint32_t> a, vec<std::uint32_t> b
     return narrow<Format::half, Alternate>(a, b, std::make_index_sequence<width<std::uint16_t>>());
 }
 
-// To 16 bits. Half a unit added rounds to bfloat16 all but ties, which then end in zeros, and are rare.
+// To 16 bits. Half a unit added rounds to bfloat16 all but ties, which then end in zeros, and are rare. (Zeros, and numbers so small
+// that they begin with as many, look the same.)
 template <class Format, bool Alternate>
 PYNN_INLINE void round_values(const float *values, std::uint16_t *out, std::size_t n) {
     using U = vec<std::uint32_t>;
@@ -248,17 +250,18 @@ __attribute__((noinline)) void draw_bfloat16(std::uint16_t *__restrict out, cons
 }
 
 // `units` whole units, the first of number `unit`; their block numbers share their upper 32 bits.
-template <class D, class Format, std::size_t Vectors, class T = typename Format::Drawn>
+template <class D, class Format, class T = typename Format::Drawn>
 PYNN_INLINE void fill_units(typename Format::Kept *out, std::uint64_t key, std::uint64_t unit, std::size_t units,
-                            const Splats<vec<T>> &constants, bool careful) {
-    using G = Generator<T, Vectors>;
+                            const Constants<T> &given) {
+    using G = Generator<T, vectors_of_blocks>;
     constexpr bool kept = std::is_same_v<T, typename Format::Kept>;
     constexpr std::size_t most = most_drawn / G::unit_size; // a buffer's, which is small, so that writing keeps pace
     const RoundKeys keys(key, unit * G::unit_blocks);
-    careful = careful && D::template has_careful<T>;
+    const Splats<vec<T>> constants(given);
+    const bool careful = given.careful && D::template has_careful<T>;
     if constexpr (std::is_same_v<Format, BFloat16>)
-        if (!careful) {
-            using Paired = Generator<float, Vectors, 2 * width<float> == group_blocks>;
+        if (!careful) { // pairs that alternate make it 1 to 6 % faster
+            using Paired = Generator<float, vectors_of_blocks, 2 * width<float> == group_blocks>;
             return draw_bfloat16<D>(out, keys, Paired(keys, unit * G::unit_blocks), units, constants);
         }
     G generator(keys, unit * G::unit_blocks);
@@ -279,32 +282,54 @@ PYNN_INLINE void fill_units(typename Format::Kept *out, std::uint64_t key, std::
     }
 }
 
+template <class D, bool Careful, class T>
+PYNN_INLINE void draw_group(T *values, const RoundKeys &keys, std::uint64_t first, const Splats<vec<T>> &constants) {
+    constexpr std::size_t most = group_blocks / width<std::uint64_t>; // vectors of a step
+    using G = Generator<T, (most < vectors_of_blocks ? most : vectors_of_blocks)>;
+    for (std::size_t block = 0; block < group_blocks; block += G::step_blocks) {
+        const G generator(keys, first + block);
+        for (std::size_t i = 0; i < G::vectors; ++i)
+            draw<D, Careful>(generator.bits[i], constants, values + place_of_draw<T>(block, i));
+    }
+}
+// The group of elements that begins with block `first`: no step ahead, for few elements
+template <class D, class T>
+__attribute__((noinline)) void fill_group(T *values, std::uint64_t key, std::uint64_t first,
+                                          const Constants<T> &given) {
+    const RoundKeys keys(key, first);
+    const Splats<vec<T>> constants(given);
+    if constexpr (D::template has_careful<T>)
+        if (given.careful) {
+            draw_group<D, true>(values, keys, first, constants);
+            return D::finish(values, group_size<T>, constants);
+        }
+    draw_group<D, false>(values, keys, first, constants);
+}
+
 // Elements start .. start + n - 1 of the stream of key.
-// A round waits longer for its multiplications than the CPU looks ahead: more vectors, more that waits for nothing.
-template <class D, class Format, std::size_t Vectors = vectors_of_blocks, class T = typename Format::Drawn>
+template <class D, class Format, class T = typename Format::Drawn>
 void fill_loop(typename Format::Kept *out, std::uint64_t key, std::uint64_t start, std::size_t n,
                const Constants<T> &given) {
-    using G = Generator<T, Vectors>;
-    constexpr std::size_t fewest = G::unit_blocks > group_blocks ? 2 : Vectors; // which make the least unit
-    constexpr std::size_t size = G::unit_size, least = Generator<T, fewest>::unit_size;
+    using G = Generator<T, vectors_of_blocks>;
+    constexpr std::size_t size = G::unit_size, group = group_size<T>;
     constexpr std::uint64_t period = (std::uint64_t(1) << 32) / G::unit_blocks; // units that share the upper 32 bits
     while (n > 0) {
         std::size_t count;
-        if (start % size == 0 && n >= size) {
+        if (start % size == 0 && n >= 2 * size) { // one unit is faster by groups
             const std::uint64_t unit = start / size, left = period - unit % period;
             const std::size_t units = n / size < left ? n / size : static_cast<std::size_t>(left);
-            fill_units<D, Format, Vectors>(out, key, unit, units, Splats<vec<T>>(given), given.careful);
+            fill_units<D, Format>(out, key, unit, units, given);
             count = units * size;
-        } else { // part of the least unit, which is made as a whole
-            alignas(vec<T>) T made[least];
-            const std::size_t first = start % least, rest = least - first;
+        } else {
+            alignas(vec<T>) T values[group];
+            const std::size_t first = start % group, rest = group - first;
             count = n < rest ? n : rest;
-            fill_loop<D, Same<T>, fewest>(made, key, start - first, least, given);
+            fill_group<D>(values, key, start / group * group_blocks, given);
             if constexpr (std::is_same_v<T, typename Format::Kept>) {
-                __builtin_memcpy(out, made + first, count * sizeof *out);
+                __builtin_memcpy(out, values + first, count * sizeof *out);
             } else {
-                std::uint16_t rounded[least];
-                round_buffer<Format>(made, rounded, least);
+                std::uint16_t rounded[group];
+                round_buffer<Format>(values, rounded, group);
                 __builtin_memcpy(out, rounded + first, count * sizeof *out);
             }
         }
