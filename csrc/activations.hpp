@@ -887,8 +887,9 @@ struct softsign {
 };
 
 struct hard_sigmoid {
-    template <class V> static PYNN_INLINE Parts<V> line(V x) { // (x + 3) / 6
-        return product(two_sum(x, 3 - V{}), constant<V>(0x1.5555555555555p-3, 0x1.5555555555555p-57));
+    // (x + 3) / 6, |x| <= 6: of an x beyond 3, 3 is a multiple of its unit, so that the sum is exact then too
+    template <class V> static PYNN_INLINE Parts<V> line(V x) {
+        return product(fast_two_sum(3 - V{}, x), constant<V>(0x1.5555555555555p-3, 0x1.5555555555555p-57));
     }
     template <class V> static PYNN_INLINE V forward(V x) { return rounded(line(bounded_by(3, x))); }
     template <class V> static PYNN_INLINE V backward(V dy, V y) { return passed((y > 0) & (y < 1), dy / 6, y); }
