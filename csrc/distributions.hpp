@@ -62,7 +62,7 @@ template <class V> struct Pair {
 
 constexpr std::size_t group_blocks = 16; // blocks whose words lie interleaved in a group of elements
 template <class T> constexpr std::size_t group_size = group_blocks * 16 / sizeof(T);
-constexpr std::size_t most_drawn = 512; // of a buffer
+constexpr std::size_t most_drawn = 1024; // of a buffer
 
 // Constants<T>, each in all lanes
 template <class V> struct Splats {
@@ -70,6 +70,10 @@ template <class V> struct Splats {
     uints<V> split;
     PYNN_INLINE explicit Splats(const Constants<element<V>> &c) : split(splat<uints<V>>(c.split)) {
         for (std::size_t i = 0; i < 8; ++i) value[i] = splat<V>(c.value[i]);
+    }
+    PYNN_INLINE Splats(const Splats &other) : split(other.split) {
+#pragma GCC unroll 8
+        for (std::size_t i = 0; i < 8; ++i) value[i] = other.value[i];
     }
 };
 
@@ -152,6 +156,7 @@ PYNN_INLINE vec<double> rest_of_angle(vec<std::uint64_t> b) {
 }
 
 struct normal {
+    static constexpr bool fills_registers = true;
     template <class T> static constexpr bool has_careful = false;
     template <bool Careful, class V> static PYNN_INLINE Pair<V> draw(uints<V> a, uints<V> b, const Splats<V> &p) {
         const V loc = p.value[0], scale = p.value[1];
@@ -190,6 +195,7 @@ PYNN_INLINE vec<double> fraction(vec<std::uint64_t> r) {
 }
 
 struct uniform {
+    static constexpr bool fills_registers = false;
     template <class T> static constexpr bool has_careful = sizeof(T) == 4;
     template <bool Careful, class V> static PYNN_INLINE Pair<V> draw(uints<V> a, uints<V> b, const Splats<V> &p) {
         const V low = p.value[0], high = p.value[1];
@@ -262,6 +268,7 @@ PYNN_INLINE vec<double> whole_number(vec<std::int64_t> n) {
 }
 
 struct truncated_normal {
+    static constexpr bool fills_registers = false;
     template <class T> static constexpr bool has_careful = true;
     // Of a word r of n bits, the probability below x is below(lower) + (r + 1/2) width, above it above(upper) +
     // (2^n - 1 - r + 1/2) width. Each half of the distribution takes the one that is small there. A careful draw puts that of a

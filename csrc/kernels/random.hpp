@@ -38,6 +38,13 @@ struct RoundKeys {
             k1 += philox_weyl1;
         }
     }
+    PYNN_INLINE RoundKeys(const RoundKeys &other) { // not by the string instruction that GCC 12 would take
+#pragma GCC unroll 10
+        for (int round = 0; round < philox_rounds; ++round) {
+            first[round] = other.first[round];
+            second[round] = other.second[round];
+        }
+    }
 };
 
 // The words of consecutive blocks, some vectors of blocks a step: for floats one vector of a pair has blocks 0, 1, 4, 5, ... and one
@@ -138,7 +145,7 @@ template <class T> constexpr std::size_t place_of_draw(std::size_t block, std::s
 }
 
 // The next unit. The rounds of a step run between the draws of the step before: one waits for multiplications while the other
-// computes.
+// computes. Where a draw fills the registers by itself, they run all at once, before the last.
 template <class D, bool Careful, class T, class G>
 PYNN_INLINE void draw_unit(T *out, const RoundKeys &keys, G &generator, const Splats<vec<T>> &constants) {
     for (std::size_t block = 0; block < G::unit_blocks; block += G::step_blocks) {
@@ -147,7 +154,10 @@ PYNN_INLINE void draw_unit(T *out, const RoundKeys &keys, G &generator, const Sp
         generator.begin(keys, state);
 #pragma GCC unroll 4
         for (int i = 0; i < draws; ++i) {
-            auto before = [](int draw) { return first + draw * (last - first) / draws; };
+            auto before = [](int draw) {
+                if constexpr (vector_registers == 16 && D::fills_registers) return draw < draws ? first : last;
+                return first + draw * (last - first) / draws;
+            };
             G::rounds(keys, state, before(i), before(i + 1));
             draw<D, Careful>(generator.bits[i], constants, out + place_of_draw<T>(block, i));
         }
@@ -155,12 +165,11 @@ PYNN_INLINE void draw_unit(T *out, const RoundKeys &keys, G &generator, const Sp
     }
 }
 
-// A function of its own, which floats and 16-bit numbers share
+// A function of its own, which floats and 16-bit numbers share. It reads a copy of the constants in every step: where what is read is 4096
+// bytes from what is written, reading waits.
 template <class D, bool Careful, class T, class G>
-__attribute__((noinline)) void draw_units(T *__restrict out, const RoundKeys &given_keys, G &next, std::size_t units,
-                                          const Splats<vec<T>> &given) {
-    // Near each other: on Zen 3, a call can wait 400 cycles where they are not.
-    const RoundKeys keys = given_keys;
+__attribute__((noinline)) void draw_units(T *__restrict out, const RoundKeys &__restrict keys, G &__restrict next,
+                                          std::size_t units, const Splats<vec<T>> &given) {
     const Splats<vec<T>> constants = given;
     G generator = next;
     for (T *end = out + units * G::unit_size; out != end; out += G::unit_size)
@@ -238,10 +247,14 @@ __attribute__((noinline)) void round_buffer(const float *values, std::uint16_t *
     round_values<Format, false>(values, out, n);
 }
 
-// So short a rounding follows each unit, and needs no function that the draws would have to leave their registers for.
+// So short a rounding follows each unit, and needs no function that the draws would have to leave their registers for. The keys are copied
+// too, as each unit is written to the same place.
 template <class D, class G>
-__attribute__((noinline)) void draw_bfloat16(std::uint16_t *__restrict out, const RoundKeys &keys, G generator,
-                                             std::size_t units, const Splats<vec<float>> &constants) {
+__attribute__((noinline)) void draw_bfloat16(std::uint16_t *__restrict out, const RoundKeys &given_keys, const G &first,
+                                             std::size_t units, const Splats<vec<float>> &given) {
+    const RoundKeys keys = given_keys;
+    const Splats<vec<float>> constants = given;
+    G generator = first;
     for (std::uint16_t *end = out + units * G::unit_size; out != end; out += G::unit_size) {
         alignas(vec<float>) float values[G::unit_size];
         draw_unit<D, false>(values, keys, generator, constants);
