@@ -296,17 +296,17 @@ def test_mnist_without_network(tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "pynn-study").exists()
 
 
-BROKEN = [
-    b"",
-    b"plain",
-    gzip.compress(b"\x00\x00\x08"),
-    gzip.compress(b"\x00\x00\x0d\x01\x00\x00\x00\x00"),
-    idx(np.zeros((3, 4), np.uint8))[:-9],
-    gzip.compress(gzip.decompress(idx(np.zeros(9, np.uint8)))[:-1]),
-]
+BROKEN = {
+    "empty": b"",
+    "no gzip": b"plain",
+    "head cut off": gzip.compress(b"\x00\x00\x08"),
+    "unknown type": gzip.compress(b"\x00\x00\x0d\x01\x00\x00\x00\x00"),
+    "gzip cut off": idx(np.zeros((3, 4), np.uint8))[:-9],
+    "data cut off": gzip.compress(gzip.decompress(idx(np.zeros(9, np.uint8)))[:-1]),
+}
 
 
-@pytest.mark.parametrize("content", BROKEN)
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
 def test_broken_idx_files(content, tmp_path):
     path = tmp_path / "file.gz"
     path.write_bytes(content)
