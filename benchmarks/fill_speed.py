@@ -40,15 +40,15 @@ def rates(rounds):
     """Print a row per dtype and size: one thread, two, and their ratio; and bfloat16's speed over float32's."""
     for size in (2**20, 2**24):
         targets = {kind: np.ones(size, dtype) for kind, dtype in DTYPES.items()}
-        calls = {
+        fills = {
             (kind, case, threads): partial(pynn._core.fill, out, distribution, 5, *parameters)
             for case, (distribution, parameters) in CASES.items()
             for threads in (1, 2)
             for kind, out in targets.items()
         }
-        shortest = dict.fromkeys(calls, np.inf)
+        shortest = dict.fromkeys(fills, np.inf)
         for _ in range(rounds):  # in turn, as a shared machine has fast and slow minutes
-            for key, fill in calls.items():
+            for key, fill in fills.items():
                 pynn.set_num_threads(key[2])
                 shortest[key] = min(shortest[key], best(fill, 2**22 // size or 1, 0.01))
         rate = {key: size / seconds / 1e9 for key, seconds in shortest.items()}

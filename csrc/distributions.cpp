@@ -92,11 +92,13 @@ template <class T> Constants<T> copied(const T *parameters, std::size_t count) {
 // below high without looking where the last, before it is rounded, lies nearer to the number below high.
 template <class T> Constants<T> ranged(const T *parameters, std::size_t count) {
     Constants<T> constants = copied(parameters, count);
-    const T low = parameters[0], high = parameters[1], step = (high - low) * T(0x1p-24);
-    const double last = low + static_cast<double>(high - low) * (1 - 0x1p-24);
-    const double middle = (static_cast<double>(std::nextafter(high, low)) + high) / 2;
-    constants.value[2] = step;
-    constants.careful = !(step >= std::numeric_limits<T>::min() && last < middle);
+    if constexpr (sizeof(T) == 4) {
+        const T low = parameters[0], high = parameters[1], step = (high - low) * T(0x1p-24);
+        const double last = low + static_cast<double>(high - low) * (1 - 0x1p-24);
+        const double middle = (static_cast<double>(std::nextafter(high, low)) + high) / 2;
+        constants.value[2] = step;
+        constants.careful = !(step >= std::numeric_limits<T>::min() && last < middle);
+    }
     return constants;
 }
 

@@ -43,8 +43,8 @@ template <class T> constexpr T tail_end = T(0.02);
 #endif
 
 // The structs, compiled once per instruction set. Draws come in pairs: two vectors of 32 (64) random bits per lane make
-// two vectors of floats (doubles). A struct says for which types careful draws differ from others; what these leave for later
-// they finish a buffer at a time.
+// two vectors of floats (doubles). A struct says for which types careful draws differ from others; where they leave something
+// for later, it has finish(), for a buffer at a time.
 #if defined(PYNN_ISA) && !defined(PYNN_DISTRIBUTIONS_STRUCTS)
 #define PYNN_DISTRIBUTIONS_STRUCTS
 
@@ -71,6 +71,7 @@ template <class V> struct Splats {
     PYNN_INLINE explicit Splats(const Constants<element<V>> &c) : split(splat<uints<V>>(c.split)) {
         for (std::size_t i = 0; i < 8; ++i) value[i] = splat<V>(c.value[i]);
     }
+    // Not by the string instruction that GCC 12 would take
     PYNN_INLINE Splats(const Splats &other) : split(other.split) {
 #pragma GCC unroll 8
         for (std::size_t i = 0; i < 8; ++i) value[i] = other.value[i];
@@ -209,7 +210,6 @@ struct uniform {
             return {select(x < last, x, last), select(y < last, y, last)};
         }
     }
-    template <class V> static PYNN_INLINE void finish(element<V> *, std::size_t, const Splats<V> &) {}
 };
 
 // The inverse of the normal distribution function by rational approximations (error relative to x): at q = p - 1/2 it

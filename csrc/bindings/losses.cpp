@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string_view>
 
+#include "bindings/distribution_rows.hpp"
 #include "bindings/labels.hpp"
 #include "dispatch.hpp"
 #include "losses.hpp"
@@ -142,13 +143,8 @@ py::object loss_backward(py::object name, py::object x_argument, py::object t_ar
 }
 
 constexpr std::size_t uniform_index() {
-    constexpr const char *names[] = {
-#define PYNN_NAME(name, ...) #name,
-        PYNN_DISTRIBUTIONS(PYNN_NAME)
-#undef PYNN_NAME
-    };
     for (std::size_t i = 0; i < distribution_count; ++i)
-        if (std::string_view(names[i]) == "uniform") return i;
+        if (std::string_view(distribution_rows[i].name) == "uniform") return i;
     return distribution_count;
 }
 static_assert(uniform_index() < distribution_count);
@@ -165,7 +161,7 @@ py::object dropout(py::object x_argument, std::uint64_t key, std::uint64_t start
         WithoutGil unlocked;
         constexpr std::size_t length = 2048;
         constexpr float bounds[] = {0, 1};
-        const Constants<float> constants = ranged(bounds, 2);
+        const Constants<float> constants = distribution_rows[uniform_index()].float32.make(bounds, 2);
         auto fill = active_kernels_of<float>().fill[uniform_index()];
         auto drop = active_kernels_of<T>().drop;
         parallel_for((n + length - 1) / length, elementwise_grain / length, [&](std::size_t begin, std::size_t end) {

@@ -262,6 +262,22 @@ __attribute__((noinline)) void draw_bfloat16(std::uint16_t *__restrict out, cons
     }
 }
 
+// Whether careful draws leave something for later
+template <class D, class T>
+constexpr bool finishes = requires(T *values, const Splats<vec<T>> &constants) { D::finish(values, 1, constants); };
+
+// n values by draw(), which is told whether with care, and what that leaves for later
+template <class D, class T, class Draw>
+PYNN_INLINE void draw_values(T *values, std::size_t n, bool careful, const Splats<vec<T>> &constants, Draw draw) {
+    if constexpr (D::template has_careful<T>)
+        if (careful) {
+            draw(std::true_type());
+            if constexpr (finishes<D, T>) D::finish(values, n, constants);
+            return;
+        }
+    draw(std::false_type());
+}
+
 // `units` whole units, the first of number `unit`; their block numbers share their upper 32 bits.
 template <class D, class Format, class T = typename Format::Drawn>
 PYNN_INLINE void fill_units(typename Format::Kept *out, std::uint64_t key, std::uint64_t unit, std::size_t units,
@@ -271,52 +287,43 @@ PYNN_INLINE void fill_units(typename Format::Kept *out, std::uint64_t key, std::
     constexpr std::size_t most = most_drawn / G::unit_size; // a buffer's, which is small, so that writing keeps pace
     const RoundKeys keys(key, unit * G::unit_blocks);
     const Splats<vec<T>> constants(given);
-    const bool careful = given.careful && D::template has_careful<T>;
     if constexpr (std::is_same_v<Format, BFloat16>)
-        if (!careful) { // pairs that alternate make it 1 to 6 % faster
+        if (!given.careful) { // pairs that alternate make it 1 to 6 % faster
             using Paired = Generator<float, vectors_of_blocks, 2 * width<float> == group_blocks>;
             return draw_bfloat16<D>(out, keys, Paired(keys, unit * G::unit_blocks), units, constants);
         }
+    const bool at_once = kept && !(finishes<D, T> && given.careful);
     G generator(keys, unit * G::unit_blocks);
     alignas(vec<T>) T buffer[kept ? 1 : most_drawn];
     while (units > 0) {
         T *values = buffer;
         if constexpr (kept) values = out;
-        const std::size_t count = units < most || (kept && !careful) ? units : most, n = count * G::unit_size;
-        if (!careful) {
-            draw_units<D, false>(values, keys, generator, count, constants);
-        } else if constexpr (D::template has_careful<T>) {
-            draw_units<D, true>(values, keys, generator, count, constants);
-            D::finish(values, n, constants);
-        }
+        const std::size_t count = units < most || at_once ? units : most, n = count * G::unit_size;
+        draw_values<D>(values, n, given.careful, constants, [&](auto with_care) __attribute__((always_inline)) {
+            draw_units<D, with_care.value>(values, keys, generator, count, constants);
+        });
         if constexpr (!kept) round_buffer<Format>(buffer, out, n);
         out += n;
         units -= count;
     }
 }
 
-template <class D, bool Careful, class T>
-PYNN_INLINE void draw_group(T *values, const RoundKeys &keys, std::uint64_t first, const Splats<vec<T>> &constants) {
-    constexpr std::size_t most = group_blocks / width<std::uint64_t>; // vectors of a step
-    using G = Generator<T, (most < vectors_of_blocks ? most : vectors_of_blocks)>;
-    for (std::size_t block = 0; block < group_blocks; block += G::step_blocks) {
-        const G generator(keys, first + block);
-        for (std::size_t i = 0; i < G::vectors; ++i)
-            draw<D, Careful>(generator.bits[i], constants, values + place_of_draw<T>(block, i));
-    }
-}
 // The group of elements that begins with block `first`: no step ahead, for few elements
 template <class D, class T>
 __attribute__((noinline)) void fill_group(T *values, std::uint64_t key, std::uint64_t first,
                                           const Constants<T> &given) {
+    constexpr std::size_t most = group_blocks / width<std::uint64_t>; // vectors of a step
+    using G = Generator<T, (most < vectors_of_blocks ? most : vectors_of_blocks)>;
     const RoundKeys keys(key, first);
     const Splats<vec<T>> constants(given);
-    if constexpr (D::template has_careful<T>)
-        if (given.careful) {
-            draw_group<D, true>(values, keys, first, constants);
-            return D::finish(values, group_size<T>, constants);
+    auto draw_group = [&](auto with_care) __attribute__((always_inline)) {
+        for (std::size_t block = 0; block < group_blocks; block += G::step_blocks) {
+            const G generator(keys, first + block);
+            for (std::size_t i = 0; i < G::vectors; ++i)
+                draw<D, with_care.value>(generator.bits[i], constants, values + place_of_draw<T>(block, i));
         }
-    draw_group<D, false>(values, keys, first, constants);
+    };
+    draw_values<D>(values, group_size<T>, given.careful, constants, draw_group);
 }
 
 // Elements start .. start + n - 1 of the stream of key.
